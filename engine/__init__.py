@@ -1,0 +1,1 @@
+"""Offline work on models: pure Python, no Django, no Celery, no database."""
