@@ -14,6 +14,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from slipway import paths
 from slipway.launch import keys, processes
@@ -77,7 +79,10 @@ class Redis:
 
     def is_ready(self) -> bool:
         client = redis.Redis(
-            unix_socket_path=str(self.socket), password=self._password(), socket_timeout=2, retry=None
+            unix_socket_path=str(self.socket),
+            password=self._password(),
+            socket_timeout=2,
+            retry=Retry(NoBackoff(), 0),
         )
         try:
             return bool(client.ping())

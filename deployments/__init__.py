@@ -1,0 +1,1 @@
+"""Where models run: targets, endpoints, deployments, rollouts, and the state that servers should have."""

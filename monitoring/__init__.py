@@ -1,0 +1,1 @@
+"""How deployments do: telemetry windows, alerts, and the policies that retrain."""

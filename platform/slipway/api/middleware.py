@@ -1,0 +1,53 @@
+"""Request ids, and a plain answer while the database is away."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable
+
+import structlog
+from django.db import InterfaceError, OperationalError, connection
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from slipway.api import problems
+
+log = structlog.get_logger(__name__)
+_SAFE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class RequestId:
+    """Takes a well-formed `X-Request-Id` over or makes one; it is in every log line and every answer."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        given = request.headers.get("X-Request-Id", "")
+        request.request_id = given if _SAFE.fullmatch(given) else uuid.uuid4().hex
+        structlog.contextvars.bind_contextvars(request_id=request.request_id)
+        response = self.get_response(request)
+        response["X-Request-Id"] = request.request_id
+        return response
+
+
+class DatabaseAway:
+    """A page that meets a lost database says so with 503 instead of a traceback."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        if not isinstance(error, OperationalError | InterfaceError):
+            return None
+        log.warning("database_away", error=str(error))
+        connection.close()
+        if request.path.startswith("/api/"):
+            return problems.response(
+                request, 503, "The database does not answer. Try again in a few seconds.", "database_away"
+            )
+        return render(request, "503.html", status=503, headers={"Retry-After": "5"})

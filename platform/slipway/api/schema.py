@@ -1,0 +1,62 @@
+"""OpenAPI: every operation declares the problems it can answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+from rest_framework import serializers
+
+from slipway.api.problems import TITLES
+
+
+class ProblemError(serializers.Serializer):
+    field = serializers.CharField()
+    message = serializers.CharField()
+    code = serializers.CharField()
+
+
+class ProblemDocument(serializers.Serializer):
+    """RFC 9457 problem details."""
+
+    type = serializers.CharField()
+    title = serializers.CharField()
+    status = serializers.IntegerField()
+    code = serializers.CharField()
+    detail = serializers.CharField()
+    errors = ProblemError(many=True)
+    request_id = serializers.CharField()
+
+
+class ProblemSchema(AutoSchema):
+    """Adds the common problems, `Idempotency-Key` on POST and `If-Match` on changes."""
+
+    def _problems(self) -> list[int]:
+        codes = [400, 401, 403, 404, 405, 406, 415, 422, 429, 500, 503]
+        if self.method == "POST":
+            codes += [409, 413]
+        if self.method in {"PUT", "PATCH", "DELETE"}:
+            codes += [409, 412, 428]
+        return codes
+
+    def _get_response_bodies(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        bodies = super()._get_response_bodies(*args, **kwargs)
+        for code in self._problems():
+            bodies.setdefault(
+                str(code),
+                self._get_response_for_code(
+                    OpenApiResponse(ProblemDocument, description=TITLES[code]),
+                    str(code),
+                    media_types=["application/problem+json"],
+                ),
+            )
+        return bodies
+
+    def get_override_parameters(self) -> list[OpenApiParameter]:
+        extra = []
+        if self.method == "POST":
+            extra.append(OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER))
+        if self.method in {"PUT", "PATCH", "DELETE"}:
+            extra.append(OpenApiParameter("If-Match", str, OpenApiParameter.HEADER))
+        return [*super().get_override_parameters(), *extra]

@@ -1,0 +1,1 @@
+"""What a model is: models, versions, artifacts, datasets, measurements, lineage, and MLflow's part in it."""
