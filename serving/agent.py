@@ -1,0 +1,287 @@
+"""Follows the desired state: fetch, verify, load, warm, swap, drain. One thread in each process.
+
+The rule behind all of it: what answers now is let go only when what replaces it is ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+import time
+from typing import Any
+
+from serving.control import Control, ControlError
+from serving.document import Document, DocumentError, EndpointSpec, Placement, parse_document
+from serving.model import Model, ModelError, load_model
+from serving.runtime import Runtime
+from serving.store import Store, StoreError
+from serving.table import Deployment, Endpoint, Table
+
+log = logging.getLogger("serving.agent")
+
+WAIT_S = 25.0
+MAX_BACKOFF_S = 10.0
+MAX_RETRY_S = 60.0
+
+
+class Agent(threading.Thread):
+    """`status` is what reports say of each deployment; it is replaced whole, with `changes` counting up."""
+
+    def __init__(
+        self, runtime: Runtime, loop: asyncio.AbstractEventLoop, store: Store, control: Control | None
+    ) -> None:
+        super().__init__(name="agent", daemon=True)
+        self.runtime = runtime
+        self.loop = loop
+        self.store = store
+        self.control = control
+        self.stopping = threading.Event()
+        self.started_from_disk = threading.Event()
+        self.generation = 0
+        self.changes = 0
+        self.status: dict[str, dict[str, Any]] = {}
+        self._models: dict[tuple[str, str], Model] = {}
+        self._draining: list[tuple[Table, list[Deployment]]] = []
+        self._document: Document | None = None
+        self._refusal: tuple[str, set[str]] | None = None
+        self._etag: str | None = None
+        self._retry_at: float | None = None
+        self._retries = 0
+
+    # -- life -------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve the saved state at once, then follow the control plane until stopped."""
+        try:
+            self._start_from_disk()
+        except Exception:
+            log.exception("the saved state could not be used")
+        finally:
+            self.started_from_disk.set()
+        failures = 0
+        while self.control is not None and not self.stopping.is_set():
+            try:
+                self._poll()
+                failures = 0
+                continue
+            except ControlError as error:
+                log.log(logging.WARNING if failures == 0 else logging.DEBUG, "%s", error)
+            except Exception:
+                log.exception("the desired state could not be followed")
+            failures += 1
+            self._retry_if_due()
+            ceiling = min(MAX_BACKOFF_S, 0.25 * 2 ** min(failures, 8))
+            self.stopping.wait(random.uniform(ceiling / 2, ceiling))  # noqa: S311 - spreads the return
+
+    def _start_from_disk(self) -> None:
+        try:
+            held = self.store.load_state()
+            if held is None:
+                if self.control is None:
+                    self._swap(Table(0, {}))
+                return
+            document = parse_document(held)
+        except (StoreError, DocumentError) as error:
+            log.error("the saved state is not used: %s", error)
+            return
+        # From the cache alone: what is missing there comes with the first poll, and must not delay the rest.
+        self.apply(document, from_disk=True)
+
+    def _poll(self) -> None:
+        control = self.control
+        if control is None:
+            return
+        wait = WAIT_S
+        if self._retry_at is not None:
+            wait = max(0.0, min(wait, self._retry_at - time.monotonic()))
+        if self._draining:
+            wait = min(wait, 1.0)
+        began = time.monotonic()
+        answer = control.state(self._etag, wait)
+        self.runtime.last_contact = time.time()
+        if answer.document is not None:
+            self._etag = answer.etag
+            try:
+                document = parse_document(answer.document)
+            except DocumentError as error:
+                self._refuse(answer.document, str(error))
+            else:
+                self._refusal = None
+                self._retries = 0
+                self.apply(document)
+        elif time.monotonic() - began < 0.2 and wait > 1:
+            # A control plane that does not wait must not be asked in a tight loop.
+            self.stopping.wait(random.uniform(0.5, 1.0))  # noqa: S311
+        self._retry_if_due()
+        self._publish()
+
+    def _retry_if_due(self) -> None:
+        """Try again what could not be loaded: its bytes may come through this time."""
+        if self._document is not None and self._retry_at is not None and time.monotonic() >= self._retry_at:
+            self.apply(self._document)
+
+    def _refuse(self, raw: Any, reason: str) -> None:
+        generation = raw.get("generation") if isinstance(raw, dict) else None
+        text = f"desired state {generation} refused: {reason}"[:500]
+        log.error("%s", text)
+        self._refusal = (text, _named(raw))
+
+    # -- applying ---------------------------------------------------------------------------------
+
+    def apply(self, document: Document, from_disk: bool = False) -> None:
+        """Bring the routing table to a document; an endpoint whose live deployments cannot all be loaded
+        keeps its former routing."""
+        self._document = document
+        failed: dict[str, str] = {}
+        self._publish(loading=[d for e in document.endpoints for d in e.deployments])
+        for spec in document.endpoints:
+            for placement in spec.deployments:
+                if self.stopping.is_set():
+                    return
+                try:
+                    self._load(placement, download=not from_disk)
+                except (ModelError, StoreError, ControlError, OSError) as error:
+                    failed[placement.id] = str(error)[:300]
+                    self.runtime.load_failures += 1
+                    log.error("endpoint %s, deployment %s: %s", spec.name, placement.id, error)
+        former = self.runtime.table
+        endpoints = {
+            s.name: self._endpoint(s, former.endpoints.get(s.name), failed) for s in document.endpoints
+        }
+        table = Table(document.generation, endpoints)
+        self._swap(table)
+        self.generation = document.generation
+        if failed:
+            self._retries += 1
+            delay = min(MAX_RETRY_S, 2.0 ** min(self._retries, 6))
+            self._retry_at = time.monotonic() + random.uniform(delay / 2, delay)  # noqa: S311
+        else:
+            self._retry_at, self._retries = None, 0
+        used = {(d.placement.sha256, d.placement.format) for d in table.deployments().values()}
+        self._models = {key: model for key, model in self._models.items() if key in used}
+        if not from_disk:
+            self._save(document, table)
+        self._publish(failed=failed)
+
+    def _load(self, placement: Placement, download: bool) -> Model:
+        key = (placement.sha256, placement.format)
+        model = self._models.get(key)
+        if model is None:
+            fetch = self.control.artifact if self.control is not None and download else None
+            model = load_model(self.store.obtain(placement.sha256, placement.size, fetch), placement.format)
+            remark = model.warm()
+            if remark:
+                log.warning("deployment %s: %s", placement.id, remark)
+            self._models[key] = model
+        return model
+
+    def _endpoint(self, spec: EndpointSpec, former: Endpoint | None, failed: dict[str, str]) -> Endpoint:
+        deployments = [
+            Deployment(
+                spec.name,
+                p,
+                self._models.get((p.sha256, p.format)) if p.id not in failed else None,
+                failed.get(p.id, ""),
+            )
+            for p in spec.deployments
+        ]
+        # A shadow or spare that fails must not hold up a change of weights: it may be a rollback.
+        broken = any(p.id in failed and p.mode == "live" and p.weight > 0 for p in spec.deployments)
+        if broken and former is not None and former.live:
+            kept = [d for d in former.deployments if d.model is not None]
+            # Who may call is never held back: a token that was taken away stops working now.
+            return Endpoint(spec, kept)
+        return Endpoint(spec, deployments)
+
+    def _swap(self, table: Table) -> None:
+        former = self.runtime.swap_blocking(self.loop, table)
+        gone = [d for i, d in former.deployments().items() if i not in table.deployments() and d.model]
+        self._draining.append((former, gone))
+
+    def _save(self, document: Document, table: Table) -> None:
+        """Keep what is served, not what was wished: after a restart without a control plane, an endpoint
+        whose new deployment could not be loaded still has its former one."""
+        raw = [
+            {
+                **spec.raw,
+                "deployments": [
+                    _raw_placement(d.placement) for d in table.endpoints[spec.name].deployments if d.model
+                ],
+            }
+            if _held(spec, table.endpoints[spec.name])
+            else spec.raw
+            for spec in document.endpoints
+        ]
+        keep = document.digests() | {d.placement.sha256 for d in table.deployments().values()}
+        try:
+            self.store.save_state({"generation": document.generation, "endpoints": raw})
+            self.store.collect_garbage(keep)
+        except OSError as error:
+            log.error("the desired state could not be saved: %s", error.strerror)
+
+    # -- reporting --------------------------------------------------------------------------------
+
+    def _publish(self, failed: dict[str, str] | None = None, loading: list[Placement] | None = None) -> None:
+        self._draining = [(table, gone) for table, gone in self._draining if table.inflight > 0]
+        status: dict[str, dict[str, Any]] = {}
+        for _, gone in self._draining:
+            for deployment in gone:
+                status[deployment.id] = _state(deployment, "draining", "")
+        current = self.runtime.table.deployments()
+        for placement in loading or ():
+            if placement.id not in current:
+                status[placement.id] = _entry("loading", "", placement.sha256, 0)
+        if failed is None:
+            failed = {i: s["reason"] for i, s in self.status.items() if s["state"] == "failed"}
+        wished = {
+            p.id: p for e in (self._document.endpoints if self._document else ()) for p in e.deployments
+        }
+        for ident, reason in failed.items():
+            if ident in wished:
+                status[ident] = _entry("failed", reason, wished[ident].sha256, 0)
+        text, named = self._refusal or ("", set())
+        for ident, deployment in current.items():
+            if deployment.model is not None and ident not in failed:
+                status[ident] = _state(deployment, "ready", text)
+        for ident in named - status.keys():
+            status[ident] = _entry("failed", text, "", 0)
+        if status != self.status:
+            self.status = status
+            self.changes += 1
+
+
+def _entry(state: str, reason: str, sha256: str, memory: int) -> dict[str, Any]:
+    return {"state": state, "reason": reason, "sha256": sha256, "memory_bytes": memory}
+
+
+def _state(deployment: Deployment, state: str, reason: str) -> dict[str, Any]:
+    memory = deployment.model.memory_bytes if deployment.model else 0
+    return _entry(state, reason, deployment.placement.sha256, memory)
+
+
+def _held(spec: EndpointSpec, endpoint: Endpoint) -> bool:
+    return {d.placement for d in endpoint.deployments} != set(spec.deployments)
+
+
+def _raw_placement(placement: Placement) -> dict[str, Any]:
+    return {
+        "id": placement.id,
+        "version": placement.version,
+        "weight": placement.weight,
+        "mode": placement.mode,
+        "artifact": {"sha256": placement.sha256, "format": placement.format, "size": placement.size},
+    }
+
+
+def _named(raw: Any) -> set[str]:
+    """Ids of the deployments a refused document speaks of, as far as it can be read."""
+    found: set[str] = set()
+    endpoints = raw.get("endpoints") if isinstance(raw, dict) else None
+    for endpoint in endpoints if isinstance(endpoints, list) else ():
+        deployments = endpoint.get("deployments") if isinstance(endpoint, dict) else None
+        for item in deployments if isinstance(deployments, list) else ():
+            if isinstance(item, dict) and isinstance(item.get("id"), str | int):
+                found.add(str(item["id"])[:200])
+    return set(sorted(found)[:1000])

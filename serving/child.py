@@ -1,0 +1,153 @@
+"""One serving process: its own listening socket, event loop, models and agent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+
+from serving.options import Options
+
+log = logging.getLogger("serving.child")
+
+# On SIGTERM answers say "connection: close" and readiness says no for this long before the socket closes:
+# load balancers and pooled connections leave by themselves instead of being cut.
+LAME_DUCK_S = 0.3
+START_S = 60.0
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel end this process when its parent goes, however that happens."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it went before we asked
+        os._exit(0)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """This process's own socket: the kernel spreads connections over all that share the port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind((host, port))
+    sock.setblocking(False)
+    return sock
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its signal handling: draining is ours."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def run_child(options: Options, index: int, port: int, run_folder: Path) -> None:
+    """Serve until SIGTERM; ends the process with 0 after a drain."""
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format=f"serving[{index}] %(levelname)s %(message)s"
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(options, index, port, run_folder))
+    # Threads that hang in a model must not keep the process: everything worth saving is saved.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+async def _serve(options: Options, index: int, port: int, run_folder: Path) -> None:
+    from serving.agent import Agent
+    from serving.app import App
+    from serving.control import Control
+    from serving.folder import load_folder
+    from serving.metrics import Snapshots
+    from serving.protocol_http import Protocol
+    from serving.reporter import Reporter
+    from serving.runtime import Runtime
+    from serving.store import Store
+
+    loop = asyncio.get_running_loop()
+    runtime = Runtime(options, index, Snapshots(run_folder, index))
+    config = uvicorn.Config(
+        App(runtime),
+        http=Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        backlog=2048,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=max(1, int(options.drain_s)),
+    )
+    server = _Server(config)
+
+    def drain() -> None:
+        if runtime.draining:
+            return
+        runtime.draining = True
+        loop.call_later(LAME_DUCK_S, setattr, server, "should_exit", True)
+
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sig, drain)
+
+    tasks: list[asyncio.Task[None]] = []
+    reporter: Reporter | None = None
+    if options.models is not None:
+        runtime.swap(await asyncio.to_thread(load_folder, options.models))
+    elif options.home is not None:
+        store = Store(options.home, options.gc_grace_s)
+        control = Control(options.control_url, options.read_token) if options.control_url else None
+        agent = Agent(runtime, loop, store, control)
+        if options.control_url:
+            reporter = Reporter(runtime, agent, Control(options.control_url, options.read_token))
+            tasks.append(loop.create_task(reporter.run()))
+        agent.start()
+        # A process that comes back after a crash must not answer "still loading" where its siblings answer.
+        await asyncio.to_thread(agent.started_from_disk.wait, START_S)
+    tasks.append(loop.create_task(_keep_snapshot(runtime, discard=reporter is None)))
+    # Listen only now: a socket that is bound but served by a busy process would take connections and let
+    # them wait, while its siblings could answer.
+    sock = listen(options.host, port)
+    await server.serve(sockets=[sock])
+    for task in tasks:
+        task.cancel()
+    if reporter is not None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                await reporter.step(force=True)
+    with contextlib.suppress(OSError):
+        runtime.snapshots.write(runtime.snapshot())
+
+
+async def _keep_snapshot(runtime: object, discard: bool) -> None:
+    """Write this process's numbers every second, for whichever process is asked for metrics."""
+    from serving.runtime import Runtime
+
+    assert isinstance(runtime, Runtime)
+    failing = False
+    while True:
+        if discard:
+            runtime.recorder.take()  # no control plane wants the windows; totals stay
+        try:
+            await asyncio.to_thread(runtime.snapshots.write, runtime.snapshot())
+            failing = False
+        except OSError as error:
+            if not failing:
+                log.warning("metrics of this process cannot be shared: %s", error.strerror)
+            failing = True
+        await asyncio.sleep(1)

@@ -1,0 +1,103 @@
+"""Everything but inference: server and model metadata, health, the repository index, metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from serving import VERSION
+from serving.metrics import CONTENT_TYPE, Snapshots, render
+from serving.protocol.encode import JSON_TYPE
+from serving.protocol.errors import ServingError, bad_request
+from serving.routes import Route
+from serving.runtime import Runtime
+from serving.table import Endpoint
+
+METRICS_TYPE = (b"content-type", CONTENT_TYPE)
+Answer = tuple[int, bytes, tuple[tuple[bytes, bytes], ...]]
+
+
+def dump(value: Any) -> bytes:
+    """JSON bytes."""
+    return orjson.dumps(value)
+
+
+def _json(value: Any, status: int = 200) -> Answer:
+    return status, dump(value), (JSON_TYPE,)
+
+
+def answer_server(route: Route, runtime: Runtime) -> Answer:
+    """Server metadata, liveness and readiness."""
+    if route.kind == "server":
+        return _json(
+            {"name": "slipway", "version": VERSION, "extensions": ["binary_tensor_data", "model_repository"]}
+        )
+    if route.kind == "ready":
+        ready = runtime.loaded and not runtime.draining
+        return _json({"ready": ready}, 200 if ready else 503)
+    return _json({"live": True})
+
+
+def answer_model(route: Route, endpoint: Endpoint) -> Answer:
+    """Metadata or readiness of a model or one version of it."""
+    if route.kind == "model-ready":
+        ready = endpoint.ready(route.version)
+        return _json(
+            {"name": endpoint.name, "ready": ready} if ready else {"error": "the model is not ready"},
+            200 if ready else 503,
+        )
+    if route.version is None and endpoint.live:
+        # The one most callers get speaks for the model.
+        deployment = max(endpoint.live, key=lambda d: d.placement.weight)
+    else:
+        deployment = endpoint.pick(route.version, b"")
+    model = deployment.model
+    if model is None:
+        raise ServingError(503, "the model is not ready")
+    return _json(
+        {
+            "name": endpoint.name,
+            "versions": sorted({d.version for d in endpoint.deployments}),
+            "platform": "onnxruntime_onnx",
+            "inputs": [tensor.metadata() for tensor in model.inputs],
+            "outputs": [tensor.metadata() for tensor in model.outputs],
+        }
+    )
+
+
+def answer_index(runtime: Runtime, authorization: bytes | None, body: bytes) -> Answer:
+    """The repository index, of the models this caller may use. Raises ServingError 400."""
+    only_ready = False
+    if body.strip():
+        try:
+            asked = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            raise bad_request("the body must be a JSON object") from None
+        if not isinstance(asked, dict) or not isinstance(asked.get("ready", False), bool):
+            raise bad_request("the body must be a JSON object whose ready is true or false")
+        only_ready = asked.get("ready", False)
+    entries = []
+    for endpoint in runtime.table.endpoints.values():
+        try:
+            endpoint.authorize(authorization)
+        except ServingError:
+            continue  # not this caller's to see
+        for deployment in endpoint.deployments:
+            ready = deployment.model is not None
+            if only_ready and not ready:
+                continue
+            entries.append(
+                {
+                    "name": endpoint.name,
+                    "version": deployment.version,
+                    "state": "READY" if ready else "UNAVAILABLE",
+                    "reason": "" if ready else "not loaded",
+                }
+            )
+    return _json(entries)
+
+
+def metrics_text(snapshots: Snapshots, mine: dict[str, Any]) -> bytes:
+    """Prometheus text of all processes; reads files, so off the event loop."""
+    return render([mine, *snapshots.others()])

@@ -1,0 +1,88 @@
+"""Command line and environment of the server; a flag wins over its variable."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class OptionsError(ValueError):
+    """The options cannot work; the text is one sentence for the person who started the server."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run. Sizes in bytes, times in seconds."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    processes: int = 1
+    models: Path | None = None
+    control_url: str | None = None
+    token_file: Path | None = None
+    token: str | None = None
+    home: Path | None = None
+    max_body: int = 64 << 20
+    drain_s: float = 10.0
+    gc_grace_s: float = 600.0
+
+    def read_token(self) -> str | None:
+        """The serving token; its file is read anew each time, so that a rotated one takes effect at once.
+
+        Raises OSError when the file cannot be read."""
+        if self.token_file is not None:
+            return self.token_file.read_text(encoding="utf-8").strip() or None
+        return self.token
+
+
+def _number(text: str, what: str, low: int, high: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise OptionsError(f"{what} must be a whole number, not {text!r}.") from None
+    if not low <= value <= high:
+        raise OptionsError(f"{what} must be between {low} and {high}, not {value}.")
+    return value
+
+
+def parse_options(argv: Sequence[str], env: Mapping[str, str]) -> Options:
+    """Options from flags and environment. Raises OptionsError; argparse itself exits with 2."""
+    cores = len(os.sched_getaffinity(0))
+    parser = argparse.ArgumentParser(prog="python -m serving", description="V2 inference server.")
+    add = parser.add_argument
+    add("--host", default=env.get("SLIPWAY_HOST", "127.0.0.1"), help="address to listen on")
+    add("--port", default=env.get("SLIPWAY_SERVING_PORT", "8080"), help="port to listen on; 0 picks one")
+    add("--processes", default=env.get("SLIPWAY_SERVING_PROCESSES") or str(cores), help="default: cores")
+    add("--models", default=None, help="folder with NAME.onnx or NAME/VERSION/model.onnx")
+    add("--control-url", default=env.get("SLIPWAY_CONTROL_URL"), help="control plane, e.g. http://host:8000")
+    add("--token-file", default=None, help="file holding the serving token")
+    add("--home", default=env.get("SLIPWAY_SERVING_HOME"), help="keeps state.json and artifacts/")
+    add("--max-body-mb", default="64", help="largest request body, in MiB")
+    add("--drain-s", default="10", help="how long SIGTERM waits for requests in flight")
+    found = parser.parse_args(argv)
+
+    models = Path(found.models) if found.models else None
+    home = Path(found.home) if found.home else None
+    # A folder named on the command line is a plain wish for the standalone server.
+    control = found.control_url if models is None else None
+    if models is not None and not models.is_dir():
+        raise OptionsError(f"the models folder {models} does not exist.")
+    if models is None and home is None:
+        raise OptionsError("give --models DIR, or --home DIR with --control-url URL.")
+    if control and not control.startswith(("http://", "https://")):
+        raise OptionsError("the control URL must start with http:// or https://.")
+    return Options(
+        host=found.host,
+        port=_number(found.port, "--port", 0, 65535),
+        processes=_number(found.processes, "--processes", 1, 256),
+        models=models,
+        control_url=control.rstrip("/") if control else None,
+        token_file=Path(found.token_file) if found.token_file else None,
+        token=env.get("SLIPWAY_SERVING_TOKEN") or None,
+        home=home,
+        max_body=_number(found.max_body_mb, "--max-body-mb", 1, 4096) << 20,
+        drain_s=float(_number(found.drain_s, "--drain-s", 0, 3600)),
+    )

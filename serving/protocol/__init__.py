@@ -1,0 +1,1 @@
+"""Open Inference Protocol V2: JSON and the binary tensor extension, to and from numpy."""

@@ -1,0 +1,136 @@
+"""The routing table: which deployments answer for an endpoint. Immutable but for counters; replaced whole."""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import hmac
+import random
+from collections.abc import Iterable, Mapping
+
+from serving.document import EndpointSpec, Placement
+from serving.model import Model
+from serving.protocol.errors import ServingError
+
+
+class Deployment:
+    """One placement and its loaded model (None while it is not loaded)."""
+
+    def __init__(self, endpoint: str, placement: Placement, model: Model | None, reason: str = "") -> None:
+        self.endpoint = endpoint
+        self.placement = placement
+        self.id = placement.id
+        self.version = placement.version
+        self.model = model
+        self.reason = reason
+        # Its refusals of a request's tensors count as errors only where another live deployment of the
+        # endpoint has another signature: otherwise the client is at fault, and could force a rollback.
+        self.blame_input = False
+        self.header = (b"x-slipway-deployment", placement.id.encode("ascii"))
+
+
+class Endpoint:
+    """A public name: who may call it and which deployment answers."""
+
+    def __init__(self, spec: EndpointSpec, deployments: Iterable[Deployment]) -> None:
+        self.name = spec.name
+        self.spec = spec
+        self.protected = spec.access == "token"
+        self._tokens: dict[str, list[str]] = {}
+        for digest in spec.tokens:
+            self._tokens.setdefault(digest[:8], []).append(digest)
+        self.deployments = tuple(deployments)
+        ready = [d for d in self.deployments if d.model is not None]
+        # Newest first: when its weight grows, callers it already had stay with it.
+        live = sorted(
+            (d for d in ready if d.placement.mode == "live" and d.placement.weight > 0),
+            key=lambda d: (len(d.id), d.id),
+            reverse=True,
+        )
+        self.live = tuple(live)
+        self.max_inputs = max((len(d.model.inputs) for d in ready if d.model is not None), default=1)
+        self.shadows = tuple(d for d in ready if d.placement.mode == "shadow")
+        self._bounds: list[float] = []
+        total = 0.0
+        for deployment in live:
+            total += deployment.placement.weight
+            self._bounds.append(total)
+        self._total = total
+        differ = len({d.model.signature for d in live if d.model is not None}) > 1
+        for deployment in live:
+            deployment.blame_input = differ
+
+    def authorize(self, header: bytes | None) -> None:
+        """Check a bearer token in constant time. Raises ServingError: 401 without, 403 for a wrong one."""
+        if not self.protected:
+            return
+        challenge = ((b"www-authenticate", b"Bearer"),)
+        if header is None or header[:7].lower() != b"bearer ":
+            raise ServingError(401, "this model needs a bearer token", challenge)
+        digest = hashlib.sha256(header[7:].strip()).hexdigest()
+        # Looked up by a part of the digest (not of the token), then compared without an early end.
+        found = False
+        for candidate in self._tokens.get(digest[:8], ()):
+            found |= hmac.compare_digest(candidate, digest)
+        if not found:
+            raise ServingError(403, "this token may not call this model")
+
+    def pick(self, version: str | None, key: str | bytes | None) -> Deployment:
+        """The deployment to answer: the pinned version, else by weight, the same for the same key.
+
+        Raises ServingError: 404 for an unknown version, 503 when nothing is ready."""
+        if version is not None:
+            return self._pinned(version, key)
+        live = self.live
+        if not live:
+            raise ServingError(503, f"model {self.name!r} has no deployment ready", ((b"retry-after", b"1"),))
+        if len(live) == 1:
+            return live[0]
+        return live[bisect.bisect_right(self._bounds, self._point(key), hi=len(live) - 1)]
+
+    def _point(self, key: str | bytes | None) -> float:
+        """Where a key falls in [0, total): the same in every process, evenly spread."""
+        if key is None:
+            return random.random() * self._total  # noqa: S311 - spreads load, hides nothing
+        data = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key
+        digest = hashlib.blake2b(
+            data, digest_size=8, person=b"slipway", salt=self.name.encode()[:16]
+        ).digest()
+        return int.from_bytes(digest, "big") / 2**64 * self._total
+
+    def _pinned(self, version: str, key: str | bytes | None) -> Deployment:
+        named = [d for d in self.deployments if d.version == version]
+        if not named:
+            raise ServingError(404, f"model {self.name!r} has no such version")
+        ready = [d for d in named if d.model is not None]
+        if not ready:
+            raise ServingError(503, f"this version of {self.name!r} is not ready", ((b"retry-after", b"1"),))
+        live = [d for d in ready if d in self.live]
+        if len(live) > 1:
+            chosen = self.pick(None, key)
+            return chosen if chosen in live else live[0]
+        return (live or ready)[0]
+
+    def ready(self, version: str | None) -> bool:
+        """Whether a request would find a deployment. Raises ServingError 404 for an unknown version."""
+        try:
+            self.pick(version, b"")
+        except ServingError as error:
+            if error.status == 404:
+                raise
+            return False
+        return True
+
+
+class Table:
+    """All endpoints at one generation. `inflight` counts requests that hold this table; a retired
+    deployment is idle once the tables that knew it have none."""
+
+    def __init__(self, generation: int, endpoints: Mapping[str, Endpoint]) -> None:
+        self.generation = generation
+        self.endpoints = dict(endpoints)
+        self.inflight = 0
+
+    def deployments(self) -> dict[str, Deployment]:
+        """Every deployment by id."""
+        return {d.id: d for e in self.endpoints.values() for d in e.deployments}
