@@ -1,0 +1,1 @@
+"""Baselines and drift statistics: what the data looked like, and whether it still does."""

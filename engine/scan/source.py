@@ -1,0 +1,185 @@
+"""Scans the folder of an MLflow model as data and sums it up; nothing in it is loaded."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+from engine.errors import EngineError
+from engine.formats import signature
+from engine.scan import mlmodel, pickles
+from engine.scan.allowed import judge
+from engine.scan.magic import kind_of_file
+from engine.scan.verdict import Findings
+
+_MAX_FILES = 10_000
+_MAX_BYTES = 16 * 1024**3
+_MAX_REQUIREMENTS = 500
+_MODEL_ARCHIVES = {".skops", ".npz", ".keras", ".pt", ".pth", ".mar"}
+_REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[\w, -]+\])?\s*([=<>!~]=?=?.*)?")
+
+
+def scan(source: Path) -> dict[str, Any]:
+    """{"verdict", "findings", "framework", "flavor_version", "signature", "requirements"}.
+
+    EngineError(field="file") when there is no model to speak of: no MLmodel, or one that cannot be read.
+    """
+    findings = Findings()
+    files = _files(source, findings)
+    if findings.verdict == "rejected":
+        # Links and devices: nothing here is worth following.
+        return {
+            **findings.result(), "framework": "unknown", "flavor_version": None,
+            "signature": {"inputs": [], "outputs": []}, "requirements": [],
+        }  # fmt: skip
+    framework, version, found = _description(source, files, findings)
+    for path in files:
+        _scan_file(path, path.relative_to(source).as_posix(), findings)
+    onnx_files = [path for path in files if path.suffix == ".onnx"]
+    for path in onnx_files:
+        checked = _scan_onnx(path, path.relative_to(source).as_posix(), findings)
+        if checked and len(onnx_files) == 1:
+            found = checked
+    return {
+        **findings.result(),
+        "framework": framework,
+        "flavor_version": version,
+        "signature": found,
+        "requirements": _requirements(source / "requirements.txt", findings),
+    }
+
+
+def _files(source: Path, findings: Findings) -> list[Path]:
+    """Every plain file; links and devices are findings and are not followed."""
+    found: list[Path] = []
+    total = 0
+    for folder, folders, names in os.walk(source):
+        for name in [*folders, *names]:
+            path = Path(folder, name)
+            shown = path.relative_to(source).as_posix()
+            info = path.lstat()
+            if stat.S_ISDIR(info.st_mode):
+                continue
+            if not stat.S_ISREG(info.st_mode):
+                findings.add("rejected", shown, "Links and special files are not allowed.")
+                continue
+            if info.st_nlink > 1:
+                findings.add("rejected", shown, "Hard links are not allowed.")
+                continue
+            found.append(path)
+            total += info.st_size
+            if len(found) > _MAX_FILES or total > _MAX_BYTES:
+                raise EngineError("The model has too many files or is too large.", field="file", code="size")
+    return sorted(found)
+
+
+def _description(
+    source: Path, files: list[Path], findings: Findings
+) -> tuple[str, str | None, signature.Signature]:
+    if not (source / "MLmodel").is_file():
+        onnx = [path for path in files if path.suffix == ".onnx"]
+        if len(onnx) == 1:
+            return "onnx", None, {"inputs": [], "outputs": []}
+        raise EngineError("There is no MLmodel file, so this is no MLflow model.", field="file", code="mlmodel")
+    data = mlmodel.read_yaml(source / "MLmodel", "MLmodel")
+    framework, _, version = mlmodel.flavor_of(data)
+    generic = data["flavors"].get("python_function")
+    if isinstance(generic, dict):
+        loader = str(generic.get("loader_module"))
+        if not loader.startswith("mlflow."):
+            findings.add("suspicious", "MLmodel", f"loader_module {loader} is not used here.")
+        if generic.get("code"):
+            findings.add("suspicious", "MLmodel", "Code shipped with the model is not used here.")
+    if framework != "pyfunc":
+        mlmodel.model_path(source, data)
+    return framework, version, signature.of_mlflow(data.get("signature"))
+
+
+def _scan_file(path: Path, name: str, findings: Findings) -> None:
+    kind = kind_of_file(path)
+    suffix = path.suffix.lower()
+    if suffix == ".skops":
+        _scan_skops(path, name, findings)
+    elif kind == "pickle" or suffix in pickles.SUFFIXES:
+        if kind == "pickle" and suffix not in pickles.SUFFIXES:
+            findings.add("rejected", name, "This is a pickle under another name.")
+        pickles.scan_pickle(path, name, findings)
+    elif kind and kind.endswith("archive") and suffix not in _MODEL_ARCHIVES:
+        findings.add("rejected", name, f"A {kind} inside a model is not opened.")
+    elif kind == "program":
+        findings.add("rejected", name, "This is a program.")
+    elif suffix in {".py", ".sh", ".so", ".dll"}:
+        findings.add("suspicious", name, "Code shipped with the model is not used here.")
+    if suffix in _MODEL_ARCHIVES and kind == "zip archive":
+        _check_zip(path, name, findings)
+
+
+def _check_zip(path: Path, name: str, findings: Findings) -> None:
+    """Entries of a zip that is a model format: no way out, no bomb."""
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        findings.add("rejected", name, f"The archive is damaged ({type(error).__name__}).")
+        return
+    size = sum(entry.file_size for entry in entries)
+    names = [entry.filename for entry in entries]
+    if any(each.startswith("/") or ".." in each.split("/") or "\\" in each for each in names):
+        findings.add("rejected", name, "The archive holds names that lead outside.")
+    if len({each.casefold() for each in names}) != len(names):
+        findings.add("rejected", name, "The archive holds the same name twice.")
+    if len(entries) > _MAX_FILES or size > 200 * max(path.stat().st_size, 1 << 20):
+        findings.add("rejected", name, "The archive unpacks to far more than it is.")
+
+
+def _scan_skops(path: Path, name: str, findings: Findings) -> None:
+    before = findings.verdict
+    _check_zip(path, name, findings)
+    if findings.verdict == "rejected" and before != "rejected":
+        return
+    from engine.scan.skops_types import untrusted
+
+    try:
+        types = untrusted(path)
+    except Exception as error:
+        # The file is foreign and skops raises whatever its JSON makes it raise.
+        findings.add("rejected", name, f"This skops file cannot be read ({type(error).__name__}).")
+        return
+    for each in types:
+        module, _, attribute = each.rpartition(".")
+        judgement = judge(module, attribute)
+        if judgement == "dangerous":
+            findings.add("rejected", name, f"The model calls {each}.")
+        elif judgement == "unknown":
+            findings.add("suspicious", name, f"The model uses {each}, which is not on the list.")
+
+
+def _scan_onnx(path: Path, name: str, findings: Findings) -> signature.Signature | None:
+    from engine.scan.tasks import check_onnx_file
+
+    try:
+        return check_onnx_file(path)["signature"]
+    except EngineError as error:
+        findings.add("rejected", name, error.message)
+        return None
+
+
+def _requirements(path: Path, findings: Findings) -> list[str]:
+    """The plain `name==version` lines; options, addresses and folders are left out and said."""
+    if not path.is_file() or path.stat().st_size > 100_000:
+        return []
+    found = []
+    for raw in path.read_text("utf-8", "replace").splitlines()[:_MAX_REQUIREMENTS]:
+        line = raw.split("#")[0].strip()
+        if not line:
+            continue
+        if _REQUIREMENT.fullmatch(line.split(";")[0].strip()):
+            found.append(line)
+        else:
+            findings.add("suspicious", "requirements.txt", f"Not a plain requirement, ignored: {line[:80]}")
+    return found
