@@ -118,5 +118,6 @@ def reason(output: str) -> str:
         return "The packages could not be downloaded; check the network (or pip's index) and run make again."
     if re.search(r"No matching distribution|no version of|not found in the", output):
         return "The package index lacks a package that the lock names; check pip's index and run make again."
-    last = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "no reason given")
+    lines = [line.strip() for line in output.splitlines() if line.strip()] or ["no reason given"]
+    last = next((line for line in reversed(lines) if re.search(r"(?i)error\b.*:", line)), lines[-1])
     return f"Installing the packages failed: {last.rstrip('.')}."

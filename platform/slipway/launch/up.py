@@ -119,7 +119,7 @@ class Up:
         health = {
             "web": (paths.port(), "/healthz"),
             "serving": (paths.serving_port(), "/healthz"),
-            "mlflow": (int(self.env["SLIPWAY_MLFLOW_PORT"]), "/health"),
+            "mlflow": (int(self.env["SLIPWAY_MLFLOW_PORT"]), "/mlflow/health"),
         }.get(name)
         self.supervisor.add(
             Child(
