@@ -18,7 +18,7 @@ from serving.protocol.errors import ServingError, bad_request, shown
 # A parser keeps memory in proportion to the largest document it saw: beyond this it is thrown away.
 KEEP_PARSER = 4 << 20
 # Above this a refused document is not read a second time to name the guilty input.
-EXPLAIN_LIMIT = 4 << 20
+EXPLAIN_LIMIT = 2 << 20
 
 _local = threading.local()
 
@@ -67,11 +67,13 @@ def _document(body: bytes | memoryview) -> Any:
     except RuntimeError as error:
         if "DEPTH" in str(error):
             raise bad_request("the JSON is nested too deeply") from None
+        if "re-use" not in str(error):
+            return _reread(body, str(error))
         # Someone still holds a piece of the former document (a traceback can): start a fresh parser.
         _local.parser = simdjson.Parser()
         try:
             return _local.parser.parse(body)
-        except ValueError as again:
+        except (ValueError, RuntimeError) as again:
             return _reread(body, str(again))
 
 

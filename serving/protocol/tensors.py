@@ -183,10 +183,12 @@ def _prove_nesting(inputs: Sequence[RawInput], asked: bool, document: bytes | me
     if _count_brackets(document, expected) == expected:
         return
     for raw in inputs:
-        if isinstance(raw.data, simdjson.Array):
+        if isinstance(raw.data, simdjson.Array) and BY_NAME[raw.datatype].buffer is not None:
             nested = len(raw.data) > 0 and isinstance(raw.data[0], simdjson.Array)
-            # Only numbers and arrays are in there (the buffer was made), so every bracket is an array's.
-            if raw.data.mini.count(b"[") != 1 + (_inner_arrays(raw.shape) if nested else 0):
+            # Only numbers and arrays are in there (the buffer was made, or each value looked at), so every
+            # bracket is an array's. Text and BOOL were read value by value.
+            text: Any = raw.data.mini  # bytes, whatever its stub says
+            if text.count(b"[") != 1 + (_inner_arrays(raw.shape) if nested else 0):
                 raise BadInput(f"input {shown(raw.name)!r}: its data is not nested as its shape says")
 
 
@@ -201,7 +203,7 @@ def _inner_arrays(shape: Sequence[int]) -> int:
 
 def _count_brackets(document: bytes | memoryview, expected: int) -> int:
     """Number of "[" in the JSON; for few of them stops one beyond `expected`."""
-    text: Any = bytes(document)  # no copy when it is bytes already
+    text = bytes(document)  # no copy when it is bytes already
     if expected > 64:
         return text.count(b"[")
     found, at = 0, text.find(b"[")
