@@ -103,10 +103,13 @@ class Deployment(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(weight__lte=100), name="deployment_weight_percent"),
             models.CheckConstraint(
-                condition=Q(state=DeploymentState.LIVE, weight__gt=0) | (~Q(state=DeploymentState.LIVE) & Q(weight=0)),
+                condition=Q(state=DeploymentState.LIVE, weight__gt=0)
+                | (~Q(state=DeploymentState.LIVE) & Q(weight=0)),
                 name="deployment_weight_only_when_live",
             ),
-            models.CheckConstraint(condition=Q(state__in=DeploymentState.values), name="deployment_state_known"),
+            models.CheckConstraint(
+                condition=Q(state__in=DeploymentState.values), name="deployment_state_known"
+            ),
             models.UniqueConstraint(
                 fields=["endpoint", "artifact"],
                 condition=~Q(state=DeploymentState.RETIRED),
@@ -160,7 +163,13 @@ class RolloutState(models.TextChoices):
 
 ROLLOUT_TRANSITIONS: dict[str, frozenset[str]] = {
     RolloutState.PROGRESSING: frozenset(
-        {RolloutState.PAUSED, RolloutState.BAKING, RolloutState.PROMOTED, RolloutState.ROLLED_BACK, RolloutState.ABORTED}
+        {
+            RolloutState.PAUSED,
+            RolloutState.BAKING,
+            RolloutState.PROMOTED,
+            RolloutState.ROLLED_BACK,
+            RolloutState.ABORTED,
+        }
     ),
     RolloutState.PAUSED: frozenset(
         {RolloutState.PROGRESSING, RolloutState.BAKING, RolloutState.ROLLED_BACK, RolloutState.ABORTED}

@@ -14,6 +14,7 @@ from django.core.exceptions import PermissionDenied
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
+from pydantic import ValidationError as PydanticValidationError
 from rest_framework import exceptions
 from rest_framework.response import Response
 
@@ -138,6 +139,12 @@ def describe(error: Exception) -> tuple[int, str, str, list[dict[str, str]]] | N
     if isinstance(error, DjangoValidationError):
         rows = _flatten(error.message_dict if hasattr(error, "error_dict") else error.messages)
         return 422, rows[0]["message"], "invalid", rows
+    if isinstance(error, PydanticValidationError):
+        rows = [
+            {"field": ".".join(map(str, entry["loc"])), "message": entry["msg"], "code": entry["type"]}
+            for entry in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+        return 422, f"{rows[0]['field']}: {rows[0]['message']}", "invalid", rows
     if isinstance(error, Http404):
         return 404, "There is nothing here, or it is not yours to see.", "not_found", []
     if isinstance(error, PermissionDenied):

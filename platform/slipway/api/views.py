@@ -48,9 +48,7 @@ class IdempotentCreate:
         with transaction.atomic():
             try:
                 with transaction.atomic():
-                    record = IdempotencyRecord.objects.create(
-                        user=request.user, key=key, body_sha256=digest
-                    )
+                    record = IdempotencyRecord.objects.create(user=request.user, key=key, body_sha256=digest)
             except IntegrityError:
                 return self._repeat(request, key, digest)
             answer = self.perform(request, *args, **kwargs)

@@ -45,7 +45,9 @@ class JobContext:
     def log(self, text: str, level: str = "info") -> None:
         """Adds a line to the job's log."""
         for line in text.splitlines() or [""]:
-            JobLog.objects.create(job_id=self.id, attempt=self.attempt, level=level, text=line[:4000].replace("\x00", "�"))
+            JobLog.objects.create(
+                job_id=self.id, attempt=self.attempt, level=level, text=line[:4000].replace("\x00", "�")
+            )
         events.ring(self.project_id, "log", self.id)
 
     def progress(self, share: float, text: str = "") -> None:

@@ -108,7 +108,12 @@ def _unexpected(kind: Kind, job: JobContext) -> None:
     log.exception("job_failed_unexpectedly", reference=reference, kind=kind.name)
     text = f"Unexpected error. Reference {reference}."
     if job.failures + 1 >= MAX_FAILURES:
-        _fail(job, f"{text} It failed {MAX_FAILURES} times; the worker's log says more.", "unexpected", reference)
+        _fail(
+            job,
+            f"{text} It failed {MAX_FAILURES} times; the worker's log says more.",
+            "unexpected",
+            reference,
+        )
         return
     job.log(text, level="error")
     delay = float(2**job.failures)

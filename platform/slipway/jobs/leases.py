@@ -156,7 +156,9 @@ def expired_settle(limit: int = 200) -> int:
     return len(rows)
 
 
-def due_unrung(per_queue: int = 50, quiet: dt.timedelta = dt.timedelta(seconds=10)) -> list[tuple[int, str, str]]:
+def due_unrung(
+    per_queue: int = 50, quiet: dt.timedelta = dt.timedelta(seconds=10)
+) -> list[tuple[int, str, str]]:
     """(id, queue, kind) of due jobs whose ring may have been lost; marks them as rung."""
     with connection.cursor() as cursor:
         cursor.execute(

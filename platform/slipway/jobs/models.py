@@ -78,12 +78,8 @@ class Job(models.Model):
             models.CheckConstraint(condition=Q(progress__gte=0, progress__lte=1), name="job_progress_share"),
         ]
         indexes = [
-            models.Index(
-                fields=["available_at"], condition=Q(state=State.QUEUED), name="job_due"
-            ),
-            models.Index(
-                fields=["lease_until"], condition=Q(state=State.RUNNING), name="job_leases"
-            ),
+            models.Index(fields=["available_at"], condition=Q(state=State.QUEUED), name="job_due"),
+            models.Index(fields=["lease_until"], condition=Q(state=State.RUNNING), name="job_leases"),
             models.Index(fields=["project", "-id"]),
         ]
 
@@ -125,7 +121,9 @@ class JobStep(models.Model):
 
     class Meta:
         ordering = ["id"]
-        constraints = [models.UniqueConstraint(fields=["job", "attempt", "name"], name="step_once_an_attempt")]
+        constraints = [
+            models.UniqueConstraint(fields=["job", "attempt", "name"], name="step_once_an_attempt")
+        ]
 
     def __str__(self) -> str:
         return self.name

@@ -1,0 +1,112 @@
+"""Reports of the inference servers: what they run, and their five-second windows. Idempotent by (instance, seq)."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated
+
+import orjson
+from django.db import connection, transaction
+from django.utils import timezone
+from pydantic import BaseModel, ConfigDict, Field
+
+from deployments.models import Deployment, Server
+from slipway import events
+
+Count = Annotated[int, Field(ge=0, le=10**9)]
+SECONDS = 5
+
+
+class WindowReport(BaseModel):
+    """Counts of one deployment in one window; `start` is in epoch seconds, a multiple of five."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    deployment: Annotated[str, Field(pattern=r"^\d{1,18}$")]
+    start: Annotated[int, Field(ge=0, le=2**40, multiple_of=SECONDS)]
+    requests: Count
+    errors: Count
+    latency: Annotated[dict[Annotated[str, Field(pattern=r"^\d{1,3}$")], Count], Field(max_length=300)] = {}
+    outputs: Annotated[dict[str, Annotated[dict[str, Count], Field(max_length=65)]], Field(max_length=8)] = {}
+
+
+class DeploymentReport(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    state: Annotated[str, Field(pattern="^(loading|ready|failed|draining)$")]
+    reason: Annotated[str, Field(max_length=2000)] = ""
+    sha256: Annotated[str, Field(max_length=64)] = ""
+    memory_bytes: Annotated[int, Field(ge=0)] = 0
+
+
+class Report(BaseModel):
+    """What one server process says about itself (see docs/architecture.md)."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    instance: Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[\w.:-]+$")]
+    process: Annotated[int, Field(ge=0, le=4096)] = 0
+    seq: Annotated[int, Field(ge=0)]
+    generation: Annotated[int, Field(ge=0)]
+    deployments: Annotated[dict[str, DeploymentReport], Field(max_length=2000)] = {}
+    windows: Annotated[list[WindowReport], Field(max_length=5000)] = []
+
+
+@transaction.atomic
+def report_accept(*, report: Report) -> bool:
+    """Stores a report; False when this (or a later) seq of the instance was stored before."""
+    server, created = Server.objects.get_or_create(
+        instance=report.instance, defaults={"process": report.process, "seq": report.seq}
+    )
+    deployments = {key: value.model_dump() for key, value in report.deployments.items()}
+    changed = Server.objects.filter(pk=server.pk, **({} if created else {"seq__lt": report.seq})).update(
+        seq=report.seq, generation=report.generation, deployments=deployments, seen_at=timezone.now()
+    )
+    if not changed:
+        return False
+    endpoints = dict(
+        Deployment.objects.filter(pk__in={int(window.deployment) for window in report.windows}).values_list(
+            "pk", "endpoint_id"
+        )
+    )
+    # Sorted, so that two servers that report at once lock the rows in the same order.
+    for window in sorted(report.windows, key=lambda row: (int(row.deployment), row.start)):
+        if int(window.deployment) in endpoints:
+            _window_add(window)
+    projects = Deployment.objects.filter(pk__in=endpoints).values_list("endpoint__project_id", "endpoint_id")
+    for project_id, endpoint_id in projects.distinct():
+        events.ring(project_id, "window", endpoint_id)
+    if created or server.generation != report.generation or server.deployments != deployments:
+        _ring_endpoints(report)
+    return True
+
+
+def _ring_endpoints(report: Report) -> None:
+    keys = [int(key) for key in report.deployments if key.isdigit()]
+    rows = Deployment.objects.filter(pk__in=keys).values_list("endpoint__project_id", "endpoint_id")
+    for project_id, endpoint_id in rows.distinct():
+        events.ring(project_id, "endpoint", endpoint_id)
+
+
+def _window_add(window: WindowReport) -> None:
+    """Adds the deltas to the window's row; the sketches are merged key by key in the database."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO monitoring_window (deployment_id, start, requests, errors, latency, outputs)
+            VALUES (%(deployment)s, %(start)s, %(requests)s, %(errors)s, %(latency)s, %(outputs)s)
+            ON CONFLICT (deployment_id, start) DO UPDATE SET
+                requests = monitoring_window.requests + excluded.requests,
+                errors = monitoring_window.errors + excluded.errors,
+                latency = counts_added(monitoring_window.latency, excluded.latency),
+                outputs = histograms_added(monitoring_window.outputs, excluded.outputs)
+            """,
+            {
+                "deployment": int(window.deployment),
+                "start": dt.datetime.fromtimestamp(window.start, dt.UTC),
+                "requests": window.requests,
+                "errors": min(window.errors, window.requests),
+                "latency": orjson.dumps(window.latency).decode(),
+                "outputs": orjson.dumps(window.outputs).decode().replace("\\u0000", ""),
+            },
+        )

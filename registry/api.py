@@ -1,0 +1,272 @@
+"""`/api/v1/models`, `/versions`, `/artifacts`, `/datasets`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import django_filters
+from django.db.models import QuerySet
+from django.http import FileResponse
+from django.urls import reverse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import mixins, viewsets
+from rest_framework.decorators import action
+from rest_framework.parsers import BaseParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from registry import intake, services, storage, upload
+from registry import serializers as shapes
+from registry.models import Artifact, Dataset, Model, Version
+from slipway.accounts import policy
+from slipway.accounts.lookups import project_named
+from slipway.api.problems import Problem
+from slipway.api.views import IdempotentCreate, etag_of, require_match
+from slipway.jobs.serializers import JobSerializer
+
+LATEST = 5
+
+
+class RawBody(BaseParser):
+    """Leaves the body as a stream."""
+
+    media_type = "application/octet-stream"
+
+    def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
+        return stream
+
+
+class ModelFilter(django_filters.FilterSet):
+    project = django_filters.CharFilter(field_name="project__slug")
+    name = django_filters.CharFilter()
+    archived = django_filters.BooleanFilter(field_name="archived_at", lookup_expr="isnull", exclude=True)
+
+    class Meta:
+        model = Model
+        fields = ["project", "name", "task", "archived"]
+
+
+class ModelViewSet(
+    IdempotentCreate,
+    mixins.ListModelMixin,
+    mixins.RetrieveModelMixin,
+    viewsets.GenericViewSet,
+):
+    """Named lines of versions."""
+
+    queryset = Model.objects.select_related("project").prefetch_related("aliases__version")
+    serializer_class = shapes.ModelSerializer
+    filterset_class = ModelFilter
+    lookup_value_regex = r"\d+"
+
+    def get_queryset(self) -> QuerySet[Model]:
+        return policy.visible(self.request.user, super().get_queryset())
+
+    @extend_schema(responses=shapes.ModelDetailSerializer)
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        model = self.get_object()
+        model.latest_versions = Version.objects.filter(model=model).order_by("-number")[:LATEST]
+        return Response(shapes.ModelDetailSerializer(model).data, headers={"ETag": etag_of(model)})
+
+    @extend_schema(request=shapes.ModelSerializer, responses={201: shapes.ModelSerializer})
+    def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().create(request, *args, **kwargs)
+
+    def perform(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        shape = shapes.ModelSerializer(data=request.data, context=self.get_serializer_context())
+        shape.fields["project"].queryset = policy.projects_of(request.user)
+        shape.is_valid(raise_exception=True)
+        model = services.model_create(
+            actor=request.user,
+            **{key: shape.validated_data[key] for key in ("project", "name")},
+            task=shape.validated_data.get("task", "other"),
+            description=shape.validated_data.get("description", ""),
+        )
+        return Response(
+            shapes.ModelSerializer(model).data,
+            status=201,
+            headers={"Location": f"/api/v1/models/{model.pk}", "ETag": etag_of(model)},
+        )
+
+    @extend_schema(request=shapes.ModelChange, responses=shapes.ModelSerializer)
+    def partial_update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        model = self.get_object()
+        require_match(request, model)
+        shape = shapes.ModelChange(data=request.data)
+        shape.is_valid(raise_exception=True)
+        model = services.model_update(actor=request.user, model=model, **shape.validated_data)
+        return Response(shapes.ModelSerializer(model).data, headers={"ETag": etag_of(model)})
+
+    @extend_schema(request=shapes.VersionRegister, responses={201: shapes.VersionSerializer})
+    @action(detail=True, methods=["post"])
+    def versions(self, request: Request, pk: str) -> Response:
+        """Registers a new version of bytes that the project already holds."""
+        shape = shapes.VersionRegister(data=request.data)
+        shape.is_valid(raise_exception=True)
+        version = intake.version_copy(
+            actor=request.user, model=self.get_object(), sha256=shape.validated_data["artifact"]
+        )
+        return Response(
+            shapes.VersionSerializer(version).data,
+            status=201,
+            headers={"Location": f"/api/v1/versions/{version.pk}"},
+        )
+
+    @extend_schema(
+        request=shapes.AliasWrite,
+        responses={200: shapes.AliasSerializer, 204: None},
+        parameters=[OpenApiParameter("alias", OpenApiTypes.STR, OpenApiParameter.PATH)],
+    )
+    @action(detail=True, methods=["put", "delete"], url_path=r"aliases/(?P<alias>[a-z][a-z0-9_-]{0,31})")
+    def aliases(self, request: Request, pk: str, alias: str) -> Response:
+        """Points an alias at a version, or removes it."""
+        model = self.get_object()
+        if request.method == "DELETE":
+            services.alias_remove(actor=request.user, model=model, name=alias)
+            return Response(status=204)
+        shape = shapes.AliasWrite(data=request.data)
+        shape.is_valid(raise_exception=True)
+        version = Version.objects.filter(model=model, number=shape.validated_data["version"]).first()
+        if version is None:
+            raise Problem("This model has no such version.", field="version")
+        row = services.alias_set(actor=request.user, model=model, name=alias, version=version)
+        return Response(shapes.AliasSerializer(row).data)
+
+
+class VersionFilter(django_filters.FilterSet):
+    project = django_filters.CharFilter(field_name="model__project__slug")
+    alias = django_filters.CharFilter(field_name="aliases__name")
+
+    class Meta:
+        model = Version
+        fields = ["model", "number", "state", "origin", "approval", "project", "alias"]
+
+
+class VersionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):
+    """Immutable versions."""
+
+    queryset = Version.objects.all()
+    serializer_class = shapes.VersionSerializer
+    filterset_class = VersionFilter
+    lookup_value_regex = r"\d+"
+
+    def get_queryset(self) -> QuerySet[Version]:
+        rows = policy.visible(self.request.user, super().get_queryset())
+        return rows if self.action == "list" else rows.select_related("model__project")
+
+    @extend_schema(responses=shapes.VersionDetailSerializer)
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        version = self.get_object()
+        return Response(shapes.VersionDetailSerializer(version).data, headers={"ETag": etag_of(version)})
+
+    @extend_schema(
+        request={"application/octet-stream": OpenApiTypes.BINARY},
+        responses={201: shapes.Uploaded},
+        parameters=[
+            OpenApiParameter("model", OpenApiTypes.STR, required=True, description="Name; made when it is new."),
+            OpenApiParameter("project", OpenApiTypes.STR, description="Slug; your first project without it."),
+            OpenApiParameter("task", OpenApiTypes.STR),
+            OpenApiParameter("file_name", OpenApiTypes.STR, description="Plain name ending in .onnx."),
+        ],
+        filters=False,
+    )
+    @action(detail=False, methods=["post"], parser_classes=[RawBody], pagination_class=None)
+    def upload(self, request: Request) -> Response:
+        """Uploads an ONNX file as the raw body: checked in the sandbox, then registered."""
+        query = request.query_params
+        length = request.META.get("CONTENT_LENGTH") or ""
+        version, sha256 = upload.version_upload(
+            actor=request.user,
+            project=project_named(request.user, query.get("project")),
+            model_name=query.get("model", ""),
+            task=query.get("task", ""),
+            file_name=query.get("file_name", "model.onnx"),
+            stream=request.stream if request.stream is not None else request._request,
+            declared=int(length) if length.isdigit() else None,
+        )
+        answer = {
+            "id": version.pk,
+            "model": version.model_id,
+            "number": version.number,
+            "sha256": sha256,
+            "url": reverse("version", args=[version.pk]),
+        }
+        return Response(answer, status=201, headers={"Location": f"/api/v1/versions/{version.pk}"})
+
+    @extend_schema(request=shapes.Decision, responses=shapes.VersionSerializer)
+    @action(detail=True, methods=["post"])
+    def decide(self, request: Request, pk: str) -> Response:
+        """Approves or declines."""
+        shape = shapes.Decision(data=request.data)
+        shape.is_valid(raise_exception=True)
+        version = services.version_decide(
+            actor=request.user, version=self.get_object(), **shape.validated_data
+        )
+        return Response(shapes.VersionSerializer(version).data)
+
+    @extend_schema(request=shapes.ExportRequest, responses={202: JobSerializer(many=True)})
+    @action(detail=True, methods=["post"], pagination_class=None)
+    def export(self, request: Request, pk: str) -> Response:
+        """Starts one export job per format."""
+        shape = shapes.ExportRequest(data=request.data)
+        shape.is_valid(raise_exception=True)
+        jobs = services.export_request(
+            actor=request.user, version=self.get_object(), **shape.validated_data
+        )
+        return Response(
+            JobSerializer(jobs, many=True).data, status=202, headers={"Location": f"/api/v1/jobs/{jobs[0].pk}"}
+        )
+
+
+class ArtifactFilter(django_filters.FilterSet):
+    class Meta:
+        model = Artifact
+        fields = ["version", "format", "sha256"]
+
+
+class ArtifactViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):
+    """Stored forms of versions."""
+
+    queryset = Artifact.objects.select_related("version__model__project").prefetch_related("measurements")
+    serializer_class = shapes.ArtifactSerializer
+    filterset_class = ArtifactFilter
+    lookup_value_regex = r"\d+"
+
+    def get_queryset(self) -> QuerySet[Artifact]:
+        return policy.visible(self.request.user, super().get_queryset())
+
+    @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
+    @action(detail=True)
+    def content(self, request: Request, pk: str) -> FileResponse:
+        """The bytes, verified against the digest."""
+        artifact = self.get_object()
+        if artifact.manifest:
+            raise Problem("A source folder is downloaded from MLflow.", code="folder", status=409)
+        path = storage.fetch_file(artifact.uri, sha256=artifact.sha256, size_limit=artifact.size)
+        return FileResponse(path.open("rb"), as_attachment=True, filename=artifact.file_name)
+
+    @extend_schema(request=shapes.OptimizeRequest, responses={202: JobSerializer})
+    @action(detail=True, methods=["post"])
+    def optimize(self, request: Request, pk: str) -> Response:
+        """Starts a job that makes a variant and measures both."""
+        shape = shapes.OptimizeRequest(data=request.data)
+        shape.is_valid(raise_exception=True)
+        job = services.optimize_request(
+            actor=request.user, artifact=self.get_object(), **shape.validated_data
+        )
+        return Response(
+            JobSerializer(job).data, status=202, headers={"Location": f"/api/v1/jobs/{job.pk}"}
+        )
+
+
+class DatasetViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):
+    """Rows for evaluation, calibration, baseline or retraining."""
+
+    queryset = Dataset.objects.select_related("project")
+    serializer_class = shapes.DatasetSerializer
+    filterset_fields = ["role", "sha256"]
+    lookup_value_regex = r"\d+"
+
+    def get_queryset(self) -> QuerySet[Dataset]:
+        return policy.visible(self.request.user, super().get_queryset())

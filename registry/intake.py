@@ -1,0 +1,187 @@
+"""How versions come in: from MLflow, by upload, by copying stored bytes. Nothing is half-registered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models import Q
+
+from registry.models import Artifact, Format, Model, Origin, Task, Verdict, Version, VersionState
+from registry.services import model_create
+from slipway import events
+from slipway.accounts import policy
+from slipway.accounts.models import Project, User
+from slipway.api.problems import Conflict, Problem
+from slipway.audit.services import record
+from slipway.jobs.services import submit
+
+
+def _next_number(model: Model) -> int:
+    """The next version number, allotted by the database so that two registrations cannot share one."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE registry_model SET last_number = last_number + 1 WHERE id = %s RETURNING last_number",
+            [model.pk],
+        )
+        return int(cursor.fetchone()[0])
+
+
+def _add_version(*, actor: User | None, model: Model, **values: Any) -> Version:
+    if model.archived_at is not None:
+        raise Conflict("This model is archived; restore it before you add versions.")
+    version = Version.objects.create(model=model, number=_next_number(model), created_by=actor, **values)
+    record(
+        actor=actor,
+        action="version.register",
+        target=version,
+        project_id=model.project_id,
+        model=model.name,
+        number=version.number,
+        origin=version.origin,
+    )
+    events.ring(model.project_id, "model", model.pk)
+    return version
+
+
+@transaction.atomic
+def version_copy(*, actor: User | None, model: Model, sha256: str) -> Version:
+    """A new version of bytes that the project already holds (and that were found fit)."""
+    policy.require(actor, policy.WRITE, model.project_id)
+    artifact = (
+        Artifact.objects.filter(version__model__project=model.project_id, sha256=sha256)
+        .filter(Q(format=Format.ONNX) | Q(format=Format.SOURCE))
+        .select_related("version")
+        .first()
+    )
+    if artifact is None:
+        raise Problem("This project holds no artifact with this digest.", field="artifact")
+    if artifact.verdict == Verdict.REJECTED or artifact.version.state != VersionState.READY:
+        raise Conflict("This artifact was not found fit.")
+    origin = artifact.version
+    version = _add_version(
+        actor=actor,
+        model=model,
+        origin=Origin.COPY,
+        state=VersionState.READY,
+        framework=origin.framework,
+        signature=origin.signature,
+        mlflow_run_id=origin.mlflow_run_id,
+    )
+    artifact_copy(artifact=artifact, version=version)
+    return version
+
+
+def artifact_copy(*, artifact: Artifact, version: Version) -> Artifact:
+    """The same bytes as an artifact of another version."""
+    return Artifact.objects.create(
+        version=version,
+        **{
+            field: getattr(artifact, field)
+            for field in (
+                "format", "sha256", "size", "file_name", "uri", "manifest", "verdict", "findings",
+                "signature", "mlflow_run_id",
+            )
+        },
+    )  # fmt: skip
+
+
+@transaction.atomic
+def version_from_upload(
+    *,
+    actor: User,
+    project: Project,
+    model_name: str,
+    task: str,
+    sha256: str,
+    size: int,
+    file_name: str,
+    uri: str,
+    run_id: str,
+    facts: Mapping[str, Any],
+) -> Version:
+    """A version of an uploaded ONNX file that the sandbox has found fit (`facts` of `check_onnx`)."""
+    policy.require(actor, policy.WRITE, project)
+    model = Model.objects.filter(project=project, name=model_name).first() or model_create(
+        actor=actor, project=project, name=model_name, task=task or Task.OTHER
+    )
+    version = _add_version(
+        actor=actor,
+        model=model,
+        origin=Origin.UPLOAD,
+        state=VersionState.READY,
+        framework="onnx",
+        signature=facts["signature"],
+        params={key: facts[key] for key in ("opset", "ir_version", "nodes", "parameters", "producer")},
+        mlflow_run_id=run_id,
+    )
+    Artifact.objects.create(
+        version=version,
+        format=Format.ONNX,
+        sha256=sha256,
+        size=size,
+        file_name=file_name,
+        uri=uri,
+        verdict=Verdict.CLEAN,
+        signature=facts["signature"],
+        mlflow_run_id=run_id,
+    )
+    return version
+
+
+@transaction.atomic
+def version_from_mlflow(
+    *,
+    project: Project,
+    mlflow_name: str,
+    mlflow_version: int,
+    source: str,
+    run_id: str,
+    description: str = "",
+    task: str = "",
+    origin: str = Origin.MLFLOW,
+) -> Version:
+    """Takes a version registered in MLflow in, and submits the job that fetches and scans it.
+
+    Safe to repeat: the pair (model, MLflow version) is unique, and the job's key is made of it.
+    """
+    model = Model.objects.select_for_update(no_key=True).filter(mlflow_name=mlflow_name).first()
+    if model is None:
+        model = _model_for(project=project, mlflow_name=mlflow_name, task=task)
+    known = Version.objects.filter(model=model, mlflow_version=mlflow_version).first()
+    if known is not None:
+        return known
+    version = _add_version(
+        actor=None,
+        model=model,
+        origin=origin,
+        mlflow_version=mlflow_version,
+        mlflow_run_id=run_id,
+        mlflow_source=source,
+        card=description,
+    )
+    version.job = submit(
+        "ingest",
+        project=model.project,
+        params={"version_id": version.pk},
+        subject=str(version),
+        key=f"ingest:{version.pk}",
+    )
+    version.save(update_fields=["job"])
+    return version
+
+
+def _model_for(*, project: Project, mlflow_name: str, task: str) -> Model:
+    """The model an MLflow name belongs to: one of the same name that has none yet, or a new one."""
+    name = "".join(char if char.isalnum() or char in " ._-" else "-" for char in mlflow_name)[:128]
+    name = name if name[:1].isalnum() else f"m{name}"[:128]
+    model = Model.objects.filter(project=project, name=name).first()
+    if model is not None and model.mlflow_name is None:
+        model.mlflow_name = mlflow_name
+        model.save(update_fields=["mlflow_name"])
+        return model
+    if model is not None:
+        name = f"{name[:120]}-{model.pk}"
+    known_task = task if task in Task.values else Task.OTHER
+    return model_create(actor=None, project=project, name=name, task=known_task, mlflow_name=mlflow_name)

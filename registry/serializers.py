@@ -1,0 +1,137 @@
+"""Models, versions, artifacts, datasets and measurements as JSON."""
+
+from __future__ import annotations
+
+from rest_framework import serializers
+
+from registry.models import Alias, Artifact, Dataset, Measurement, Model, Task, Version
+from slipway.accounts.models import Project
+
+
+class AliasSerializer(serializers.ModelSerializer):
+    version = serializers.IntegerField(source="version.number", read_only=True)
+
+    class Meta:
+        model = Alias
+        fields = ["name", "version", "protected"]
+        read_only_fields = fields
+
+
+class VersionSerializer(serializers.ModelSerializer):
+    """The row of a list: what a person scans for."""
+
+    class Meta:
+        model = Version
+        fields = [
+            "id", "model", "number", "state", "reason", "origin", "framework", "metrics", "approval",
+            "mlflow_version", "mlflow_run_id", "created_at",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+
+class MeasurementSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Measurement
+        fields = [
+            "id", "dataset", "profile", "metrics", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms",
+            "throughput", "peak_memory_mb", "speedup", "mlflow_run_id", "job", "created_at",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+
+class ArtifactSerializer(serializers.ModelSerializer):
+    label = serializers.CharField(read_only=True)
+    measurements = MeasurementSerializer(many=True, read_only=True)
+
+    class Meta:
+        model = Artifact
+        fields = [
+            "id", "version", "format", "label", "sha256", "size", "file_name", "uri", "parent", "recipe", "verdict",
+            "findings", "signature", "parity", "mlflow_run_id", "job", "created_at", "measurements",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+
+class DatasetSerializer(serializers.ModelSerializer):
+    project = serializers.SlugRelatedField(slug_field="slug", read_only=True)
+
+    class Meta:
+        model = Dataset
+        fields = ["id", "project", "name", "role", "sha256", "size", "file_name", "rows", "target", "created_at"]
+        read_only_fields = fields
+
+
+class VersionDetailSerializer(VersionSerializer):
+    artifacts = ArtifactSerializer(many=True, read_only=True)
+    aliases = serializers.SlugRelatedField(slug_field="name", many=True, read_only=True)
+    datasets = DatasetSerializer(many=True, read_only=True)
+
+    class Meta(VersionSerializer.Meta):
+        fields = [
+            *VersionSerializer.Meta.fields, "signature", "params", "baseline", "card", "job", "artifacts",
+            "aliases", "datasets",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+
+class ModelSerializer(serializers.ModelSerializer):
+    project = serializers.SlugRelatedField(slug_field="slug", queryset=Project.objects.none())
+    aliases = AliasSerializer(many=True, read_only=True)
+
+    class Meta:
+        model = Model
+        fields = [
+            "id", "project", "name", "task", "description", "tags", "mlflow_name", "last_number", "archived_at",
+            "revision", "created_at", "aliases",
+        ]  # fmt: skip
+        read_only_fields = ["id", "mlflow_name", "last_number", "archived_at", "revision", "created_at", "aliases"]
+
+
+class ModelDetailSerializer(ModelSerializer):
+    latest_versions = VersionSerializer(many=True, read_only=True)
+
+    class Meta(ModelSerializer.Meta):
+        fields = [*ModelSerializer.Meta.fields, "latest_versions"]
+
+
+class ModelChange(serializers.Serializer):
+    """What can be changed of a model."""
+
+    task = serializers.ChoiceField(choices=Task.choices, required=False)
+    description = serializers.CharField(required=False, allow_blank=True, max_length=20_000)
+    tags = serializers.ListField(child=serializers.CharField(max_length=60), required=False, max_length=50)
+    archived = serializers.BooleanField(required=False)
+
+
+class VersionRegister(serializers.Serializer):
+    """A new version of bytes that the project already holds."""
+
+    artifact = serializers.RegexField(r"^[0-9a-f]{64}$", help_text="SHA-256 of a stored artifact")
+
+
+class AliasWrite(serializers.Serializer):
+    version = serializers.IntegerField(min_value=1, help_text="Number of the version")
+
+
+class Decision(serializers.Serializer):
+    approve = serializers.BooleanField()
+    note = serializers.CharField(required=False, allow_blank=True, max_length=2000, default="")
+
+
+class ExportRequest(serializers.Serializer):
+    exporters = serializers.ListField(child=serializers.CharField(max_length=40), min_length=1, max_length=10)
+
+
+class OptimizeRequest(serializers.Serializer):
+    optimizer = serializers.CharField(max_length=60)
+    options = serializers.DictField(required=False, default=dict)
+
+
+class Uploaded(serializers.Serializer):
+    """What an upload answers."""
+
+    id = serializers.IntegerField()
+    model = serializers.IntegerField()
+    number = serializers.IntegerField()
+    sha256 = serializers.CharField()
+    url = serializers.CharField()

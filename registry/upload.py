@@ -1,0 +1,129 @@
+"""An uploaded ONNX file: streamed to disk, hashed, checked in the sandbox, stored, registered.
+
+Nothing is parsed here: the web process only counts and hashes bytes, the sandboxed child reads them. The
+version appears when everything has succeeded; a refused or broken upload leaves nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from engine import sandbox
+from registry import storage
+from registry.intake import version_from_upload
+from registry.mlflow import gateway
+from registry.models import Task, Version, name_validator
+from slipway import paths
+from slipway.accounts import policy
+from slipway.accounts.models import Project, User
+from slipway.api.problems import Problem
+from slipway.environment import environment
+
+CHUNK = 1024 * 1024
+CHECK_LIMITS = sandbox.Limits(seconds=30, memory_mb=3072)
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,150}\.onnx")
+
+
+@dataclass(frozen=True)
+class Received:
+    path: Path
+    sha256: str
+    size: int
+
+
+@contextmanager
+def received(stream: BinaryIO, declared: int | None) -> Iterator[Received]:
+    """Streams a body to a scratch file; refuses too much, too little and nothing at all."""
+    limit = environment.max_upload_mb * 1024 * 1024
+    if declared is not None and declared > limit:
+        raise _too_large()
+    paths.scratch().mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="upload-", dir=paths.scratch()))
+    try:
+        digest, size, path = hashlib.sha256(), 0, folder / "model.onnx"
+        try:
+            with path.open("wb") as target:
+                while chunk := stream.read(CHUNK):
+                    size += len(chunk)
+                    if size > limit:
+                        raise _too_large()
+                    digest.update(chunk)
+                    target.write(chunk)
+        except OSError as error:
+            raise Problem(
+                f"The file could not be stored: {error.strerror}.", field="file", status=507, code="storage"
+            ) from error
+        if declared is not None and size != declared:
+            raise Problem(
+                f"The upload broke off: {size} of {declared} bytes arrived.", field="file", status=400, code="truncated"
+            )
+        if size == 0:
+            raise Problem("The file is empty.", field="file", code="empty")
+        yield Received(path, digest.hexdigest(), size)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _too_large() -> Problem:
+    return Problem(
+        f"The file is larger than {environment.max_upload_mb} MB (SLIPWAY_MAX_UPLOAD_MB).",
+        field="file",
+        status=413,
+        code="too_large",
+    )
+
+
+def version_upload(
+    *,
+    actor: User,
+    project: Project,
+    model_name: str,
+    task: str,
+    file_name: str,
+    stream: BinaryIO,
+    declared: int | None,
+) -> tuple[Version, str]:
+    """Takes an ONNX upload in and returns the new version with its digest."""
+    policy.require(actor, policy.WRITE, project)
+    if not _FILE_NAME.fullmatch(file_name):
+        raise Problem("The file name must be plain and end in .onnx.", field="file_name")
+    name_validator(model_name)
+    if task and task not in Task.values:
+        raise Problem(f"There is no task “{task}”.", field="task")
+    with received(stream, declared) as file:
+        with tempfile.TemporaryDirectory(prefix="check-", dir=paths.scratch()) as scratch:
+            facts = sandbox.run(
+                "engine.scan.tasks:check_onnx",
+                params={},
+                inputs={"file": file.path},
+                scratch=Path(scratch),
+                limits=CHECK_LIMITS,
+            ).value
+        run_id = gateway.run_ensure(
+            "slipway/uploads",
+            tags={"slipway.key": f"upload:{project.pk}:{model_name}:{file.sha256}"},
+            run_name=f"{model_name} upload",
+        )
+        uri = storage.put_file(path=file.path, run_id=run_id, artifact_path=f"upload/{file_name}")
+        storage.cache_add(path=file.path, sha256=file.sha256)
+        version = version_from_upload(
+            actor=actor,
+            project=project,
+            model_name=model_name,
+            task=task,
+            sha256=file.sha256,
+            size=file.size,
+            file_name=file_name,
+            uri=uri,
+            run_id=run_id,
+            facts=facts,
+        )
+    return version, file.sha256
