@@ -67,7 +67,9 @@ def _build(lock: Path, folder: Path, say: Callable[[str], None], prove: tuple[st
     say(f"preparing the environment {lock.stem}")
     _command([str(uv), "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], say, "create")
     python = str(folder / "bin" / "python")
-    install = [str(uv), "pip", "install", "--python", python, "--require-hashes", "-r", str(lock)]
+    install = [str(uv), "pip", "install", "--python", python, "--require-hashes"]
+    # The sandbox cannot write byte code, and without it every start compiles all imports again.
+    install += ["--compile-bytecode", "-r", str(lock)]
     _command(install, say, "install the packages of")
     if prove:
         # -B: byte code would be written with the temporary folder's name in it.

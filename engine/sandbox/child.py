@@ -3,7 +3,8 @@
 Three processes. The *launcher* enters new namespaces and stays outside the rest; *process 1* of the new
 PID namespace mounts a private /proc and reaps; the *task* gives up capabilities, takes its limits, closes the
 file system and the system calls, and only then imports the code it was asked to run. The answer
-goes back as one JSON object on the pipe `result_fd`. Uses nothing but the standard library and
+goes back as one JSON object on the pipe `result_fd`, followed by a line with the largest resident size of
+one process in kB. Uses nothing but the standard library and
 `engine.sandbox`, because a prepared environment need not have anything else.
 """
 
@@ -24,7 +25,7 @@ _SYSTEM_READ = [
     "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/timezone",
     "/etc/nsswitch.conf", "/etc/passwd", "/etc/group", "/etc/os-release", "/etc/alternatives",
     "/etc/mime.types", "/etc/fonts", "/etc/java", "/etc/ssl/openssl.cnf", "/etc/locale.alias",
-    "/proc", "/sys/devices/system", "/sys/fs/cgroup", "/sys/kernel/mm/transparent_hugepage",
+    "/proc", "/sys/devices/system", "/sys/bus/pci/devices", "/sys/fs/cgroup", "/sys/kernel/mm/transparent_hugepage",
 ]  # fmt: skip
 _DEVICES = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"]
 
@@ -88,7 +89,7 @@ class Answer:
             pipe.write(text)
 
 
-def _close_walls(spec: dict[str, Any], way: str | None, answer: Answer) -> bool:
+def _close_walls(spec: dict[str, Any], way: str | None, read_only: bool, answer: Answer) -> bool:
     """Capabilities, limits, files, system calls, in that order. False: refused, and the answer says so."""
     from engine.sandbox import kernel, landlock, seccomp
 
@@ -116,7 +117,7 @@ def _close_walls(spec: dict[str, Any], way: str | None, answer: Answer) -> bool:
             write=[*spec["writable"], *(["/dev/shm"] if way else [])],  # noqa: S108 - a private one
         )
     if filtered:
-        seccomp.install(allow_inet=way is not None)
+        seccomp.install(allow_inet=way is not None, fake_attributes=not read_only)
     return True
 
 
@@ -132,9 +133,9 @@ def _find(name: str) -> Any:
     return getattr(importlib.import_module(module), function)
 
 
-def _task(spec: dict[str, Any], way: str | None) -> int:
+def _task(spec: dict[str, Any], way: str | None, read_only: bool) -> int:
     answer = Answer(spec["result_fd"], spec["limits"]["result_mb"] * 1024 * 1024)
-    if not _close_walls(spec, way, answer):
+    if not _close_walls(spec, way, read_only, answer):
         return 0
     from engine.errors import EngineError
     from engine.sandbox.text import neutral
@@ -165,9 +166,11 @@ def _process_one(spec: dict[str, Any], way: str | None) -> int:
     from engine.sandbox import kernel
 
     kernel.die_with_parent()
+    read_only = False
     if way:
+        read_only = kernel.read_only_mounts(spec["writable"])
         kernel.private_mounts(spec["shared_memory_mb"])
-    task = _fork(lambda: _task(spec, way))
+    task = _fork(lambda: _task(spec, way, read_only))
     os.close(spec["result_fd"])
     while True:
         pid, status = os.wait()
@@ -184,8 +187,11 @@ def _launch(spec: dict[str, Any]) -> int:
     kernel.adopt_orphans()
     way = kernel.enter_namespaces()
     first = _fork(lambda: _process_one(spec, way))
-    os.close(spec["result_fd"])
-    return _code_of(os.waitpid(first, 0)[1])
+    code = _code_of(os.waitpid(first, 0)[1])
+    # The parent cannot ask the kernel for this: its figure for us counts the parent's own size before exec.
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    os.write(spec["result_fd"], f"\n{peak}".encode())
+    return code
 
 
 def _probe() -> int:
@@ -196,7 +202,7 @@ def _probe() -> int:
     read, write = os.pipe()
 
     def inside() -> int:
-        own = bool(way) and kernel.private_mounts(1)
+        own = bool(way) and kernel.read_only_mounts([]) and kernel.private_mounts(1)
         os.write(write, json.dumps({"own_proc": own}).encode())
         return 0
 

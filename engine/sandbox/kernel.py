@@ -17,6 +17,7 @@ CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 _SPACES = CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS
 
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 16384, 1 << 18
+_MS_BIND, _AT_RECURSIVE, _MOUNT_SETATTR, _READ_ONLY = 4096, 0x8000, 442, 1
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 1, 4, 24
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 36, 38, 47
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -70,14 +71,45 @@ def _mount(kind: bytes, where: bytes, flags: int, data: bytes | None = None) -> 
     return libc.mount(kind, where, kind, ctypes.c_ulong(flags), data) == 0
 
 
+class _MountAttributes(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "userns_fd")]
+
+
+def _set_read_only(path: str, *, read_only: bool, below: bool) -> bool:
+    attributes = _MountAttributes(_READ_ONLY, 0, 0, 0) if read_only else _MountAttributes(0, _READ_ONLY, 0, 0)
+    flags = _AT_RECURSIVE if below else 0
+    here = ctypes.c_int(-100)
+    size = ctypes.c_size_t(ctypes.sizeof(attributes))
+    return (
+        libc.syscall(
+            _MOUNT_SETATTR, here, path.encode(), ctypes.c_uint(flags), ctypes.byref(attributes), size
+        )
+        == 0
+    )
+
+
+def read_only_mounts(writable: list[str]) -> bool:
+    """Makes every mount of this namespace read-only but for the folders `writable`.
+
+    Landlock does not cover chmod, chown, extended attributes and times; a read-only mount does. False where
+    the kernel refuses (before 5.12); the caller then fakes those calls.
+    """
+    if libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None) != 0:
+        return False
+    for path in writable:
+        if libc.mount(path.encode(), path.encode(), None, ctypes.c_ulong(_MS_BIND), None) != 0:
+            return False
+    if not _set_read_only("/", read_only=True, below=True):
+        return False
+    return all([_set_read_only(path, read_only=False, below=False) for path in writable])
+
+
 def private_mounts(shared_memory_mb: int) -> bool:
     """Gives process 1 its own /proc (the host's processes vanish) and its own small /dev/shm.
 
     Returns whether /proc is its own; a container may forbid that, and then Landlock still keeps
     other processes' memory and environment closed.
     """
-    if libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None) != 0:
-        return False
     safe = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
     if Path("/dev/shm").is_dir():  # noqa: S108 - it is replaced here, not used
         _mount(b"tmpfs", b"/dev/shm", safe, f"size={shared_memory_mb}m,mode=1777".encode())
@@ -123,4 +155,6 @@ def set_limits(limits: dict[str, Any]) -> None:
     for which, value in wanted.items():
         hard = resource.getrlimit(which)[1]
         ceiling = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(which, (ceiling, ceiling))
+        # The hard CPU limit kills without a word; the soft one sends SIGXCPU first.
+        above = 2 if which == resource.RLIMIT_CPU and ceiling == value else 0
+        resource.setrlimit(which, (ceiling, ceiling + above))

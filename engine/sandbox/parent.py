@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -91,7 +92,7 @@ def run(
             stdin.write(json.dumps(spec).encode())
             stdin.seek(0)
             child = subprocess.Popen(
-                [str(python or sys.executable), "-I", str(_CHILD)],
+                [str(python or sys.executable), "-I", "-u", str(_CHILD)],
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -142,7 +143,9 @@ def _value(text: bytes, exit_code: int) -> dict[str, Any]:
     """The task's dict out of the child's answer. The child is untrusted: every part is checked."""
     if not text:
         if exit_code > 128:
-            raise EngineError(f"The work crashed (signal {exit_code - 128}).", code="crash")
+            if exit_code - 128 == signal.SIGXCPU:
+                raise EngineError("The work used up its processor time.", code="timeout")
+            raise EngineError(f"The work crashed ({_signal(exit_code - 128)}).", code="crash")
         raise EngineError(f"The work ended without a result (exit code {exit_code}).", code="crash")
     try:
         answer = json.loads(text)
@@ -159,6 +162,13 @@ def _value(text: bytes, exit_code: int) -> dict[str, Any]:
         field=str(field) if field is not None else None,
         code=str(failure.get("code") or "invalid")[:40],
     )
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _check_files(out: Path) -> None:
