@@ -2,35 +2,26 @@
 
 Bodies pass chunk by chunk in both directions and each side waits for the other, so memory stays flat
 whatever the size. Nothing of the caller's credentials reaches MLflow. What a path means is decided in
-`registry.mlflow.rules`, who the caller is in `registry.mlflow.access`.
+`registry.mlflow.rules`, who may come in by `registry.mlflow.door`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpcore
 import structlog
-from django.conf import settings
-from django.db import InterfaceError, OperationalError
-from django.http.request import split_domain_port, validate_host
 
 from registry.mlflow import rules
-from registry.mlflow.access import Verdict, Verdicts, credential_of, is_same_origin
-from registry.mlflow.rules import Access
+from registry.mlflow.door import Door, Headers, Refused, Scope, Send, answer, away, scheme_of
 from slipway.environment import environment
 
 log = structlog.get_logger(__name__)
 
-Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
 
 PREFIX = "/mlflow"
 CONNECTIONS = 64
@@ -52,14 +43,6 @@ NOT_SENT = HOP_BY_HOP | frozenset(
 NOT_RETURNED = HOP_BY_HOP | frozenset({b"set-cookie", b"server", b"date", b"location"})
 
 
-class _Refused(Exception):
-    """An answer of our own in place of MLflow's."""
-
-    def __init__(self, status: int, code: str, text: str, headers: Headers | None = None) -> None:
-        super().__init__(text)
-        self.status, self.code, self.text, self.headers = status, code, text, headers or []
-
-
 class _ClientGone(Exception):
     """The client hung up while it was sending."""
 
@@ -74,12 +57,11 @@ class MlflowProxy:
         self._host_header, self._base = parts.netloc.rpartition("@")[2].encode(), parts.path.encode()
         self._origin = self._scheme + b"://" + self._host_header
         self._pool: httpcore.AsyncConnectionPool | None = None
-        self._verdicts = Verdicts()
-        self._threads = ThreadPoolExecutor(4, thread_name_prefix="mlflow-access")
+        self._door = Door()
 
     async def close(self) -> None:
         """Ends the connections to MLflow."""
-        self._threads.shutdown(wait=False)
+        self._door.close()
         if self._pool is not None:
             await self._pool.aclose()
 
@@ -87,17 +69,17 @@ class MlflowProxy:
         headers = {name.lower(): value for name, value in scope["headers"]}
         try:
             target, path = self._target(scope)
-            await self._admit(scope, headers, path)
+            await self._door.admit(scope, headers, path)
             if scope["path"] == PREFIX:
-                raise _Refused(307, "", "", [(b"location", b"/mlflow/")])
+                raise Refused(307, "", "", [(b"location", b"/mlflow/")])
             body = _Body(
                 receive, headers, limit=None if rules.is_artifact(scope["method"], path) else LARGEST_CALL
             )
             if rules.places_files(scope["method"], path):
                 await body.inspect(headers)
             await self._until_gone(scope, send, target, path, body)
-        except _Refused as refused:
-            await _answer(send, refused)
+        except Refused as refused:
+            await answer(send, refused)
         except _ClientGone:
             return
 
@@ -107,44 +89,14 @@ class MlflowProxy:
         """(path and query to ask MLflow for, decoded path below the prefix)."""
         raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
         if fault := rules.path_fault(raw.decode("latin-1")):
-            raise _Refused(400, "INVALID_PARAMETER_VALUE", fault)
+            raise Refused(400, "INVALID_PARAMETER_VALUE", fault)
         path = scope["path"][len(PREFIX) :]
         if not raw.startswith(PREFIX.encode()):  # an encoded letter of the prefix
-            raise _Refused(400, "INVALID_PARAMETER_VALUE", "The path must begin with /mlflow.")
+            raise Refused(400, "INVALID_PARAMETER_VALUE", "The path must begin with /mlflow.")
         # The prefixed artifact routes of MLflow hold a whole file in memory, the bare ones stream.
         bare = self._base == PREFIX.encode() and rules.is_artifact(scope["method"], path)
         target = (b"" if bare else self._base) + raw[len(PREFIX) :]
         return target + (b"?" + scope["query_string"] if scope["query_string"] else b""), path
-
-    async def _admit(self, scope: Scope, headers: dict[bytes, bytes], path: str) -> None:
-        domain, _ = split_domain_port(headers.get(b"host", b"").decode("latin-1"))
-        if not validate_host(domain, settings.ALLOWED_HOSTS):
-            raise _Refused(
-                400, "INVALID_PARAMETER_VALUE", "This host name is not one of SLIPWAY_ALLOWED_HOSTS."
-            )
-        access = rules.access_of(scope["method"], path)
-        if access is Access.CLOSED:
-            raise _Refused(403, "PERMISSION_DENIED", "This part of MLflow is closed behind Slipway.")
-        credential = credential_of(headers)
-        verdict = None
-        if credential is not None:
-            verdict = self._verdicts.remembered(credential)
-            if verdict is None:
-                look_up = asyncio.get_running_loop().run_in_executor
-                try:
-                    verdict = await look_up(self._threads, self._verdicts.look_up, credential)
-                except (OperationalError, InterfaceError) as error:
-                    log.warning("mlflow_access_database_away", error=str(error))
-                    raise _away("Slipway's database does not answer. Try again in a few seconds.") from error
-        if credential is None or verdict is None:
-            raise _anonymous(scope, headers)
-        unsafe = scope["method"] not in {"GET", "HEAD", "OPTIONS"}
-        if credential.kind == "session" and unsafe and not is_same_origin(headers, _scheme(scope, headers)):
-            raise _Refused(
-                403, "PERMISSION_DENIED", "A signed-in browser may only send this from Slipway's pages."
-            )
-        if not verdict.permits(access):
-            raise _Refused(403, "PERMISSION_DENIED", _denial(access, verdict))
 
     # Forwarding
 
@@ -181,10 +133,10 @@ class MlflowProxy:
                     raise body.fault from error
                 if tries == 0 or isinstance(error, httpcore.ConnectError):
                     log.warning("mlflow_away", error=repr(error), path=path)
-                    raise _away("MLflow does not answer. Try again in a few seconds.") from error
+                    raise away("MLflow does not answer. Try again in a few seconds.") from error
             except httpcore.TimeoutException as error:
                 log.warning("mlflow_slow", error=repr(error), path=path)
-                raise _away("MLflow did not answer in time. Try again in a few seconds.") from error
+                raise away("MLflow did not answer in time. Try again in a few seconds.") from error
         try:
             headers = self._returned(response.headers, path)
             await send({"type": "http.response.start", "status": response.status, "headers": headers})
@@ -220,7 +172,7 @@ class MlflowProxy:
         given = dict(scope["headers"])
         client = scope.get("client")
         headers.append((b"x-forwarded-for", (client[0] if client else "unknown").encode()))
-        headers.append((b"x-forwarded-proto", _scheme(scope, given).encode()))
+        headers.append((b"x-forwarded-proto", scheme_of(scope, given).encode()))
         headers.append((b"x-forwarded-host", given.get(b"host", b"")))
         return headers
 
@@ -256,12 +208,12 @@ class _Body:
     async def inspect(self, headers: dict[bytes, bytes]) -> None:
         """Holds a small body and refuses locations of files outside of MLflow's store."""
         if headers.get(b"content-encoding", b"identity") != b"identity":
-            raise _Refused(415, "INVALID_PARAMETER_VALUE", "Send this call without a content encoding.")
+            raise Refused(415, "INVALID_PARAMETER_VALUE", "Send this call without a content encoding.")
         self._limit = LARGEST_INSPECTED
         held = [chunk async for chunk in self.chunks()]
         self._held = b"".join(held)
         if fault := rules.location_fault(self._held):
-            raise _Refused(400, "INVALID_PARAMETER_VALUE", fault)
+            raise Refused(400, "INVALID_PARAMETER_VALUE", fault)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body. What goes wrong on the client's side is kept in `fault`, apart from MLflow's faults."""
@@ -292,61 +244,9 @@ class _Body:
             continue
 
 
-async def _answer(send: Send, refused: _Refused) -> None:
-    """An answer of our own: MLflow's JSON form of an error, or plain text where nothing can be asked."""
-    headers = list(refused.headers)
-    if refused.status == 503:
-        content, body = b"text/plain; charset=utf-8", refused.text.encode() + b"\n"
-    else:
-        content = b"application/json"
-        body = (
-            json.dumps({"error_code": refused.code, "message": refused.text}).encode()
-            if refused.code
-            else b""
-        )
-    headers += [(b"content-type", content), (b"content-length", str(len(body)).encode())]
-    headers.append((b"cache-control", b"no-store"))
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-def _anonymous(scope: Scope, headers: dict[bytes, bytes]) -> _Refused:
-    wants_page = scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b"")
-    if wants_page and b"authorization" not in headers:
-        query = scope["query_string"].decode("latin-1")
-        here = quote(scope["path"]) + (f"?{query}" if query else "")
-        login = f"/login/?next={quote(here, safe='/')}"
-        return _Refused(302, "", "", [(b"location", login.encode())])
-    text = (
-        "This token is unknown, expired or revoked."
-        if b"authorization" in headers
-        else "Sign in, or send an API token (MLFLOW_TRACKING_TOKEN)."
-    )
-    challenge = [(b"www-authenticate", b'Bearer realm="slipway"')]
-    return _Refused(401, "UNAUTHENTICATED", text, challenge)
-
-
-def _denial(access: Access, verdict: Verdict) -> str:
-    if access is Access.READ:
-        return "This account is not a member of any project."
-    if access is Access.WRITE:
-        return "Changing something in MLflow needs a role that may write and, by token, one of scope “write”."
-    return "This part of MLflow is for administrators of Slipway."
-
-
-def _away(text: str) -> _Refused:
-    return _Refused(503, "TEMPORARILY_UNAVAILABLE", text, [(b"retry-after", b"5")])
-
-
-def _too_large(limit: int) -> _Refused:
+def _too_large(limit: int) -> Refused:
     text = f"The body is larger than {limit // 1024**2} MiB, which only artifacts may be."
-    return _Refused(413, "INVALID_PARAMETER_VALUE", text)
-
-
-def _scheme(scope: Scope, headers: dict[bytes, bytes]) -> str:
-    """`https` also where TLS ends at a proxy in front, if settings say that there is one."""
-    forwarded = headers.get(b"x-forwarded-proto", b"")
-    return "https" if environment.https and forwarded == b"https" else str(scope.get("scheme", "http"))
+    return Refused(413, "INVALID_PARAMETER_VALUE", text)
 
 
 def _named_by_connection(headers: Headers) -> set[bytes]:
