@@ -56,9 +56,7 @@ class Endpoint(models.Model):
 
     class Meta:
         ordering = ["name"]
-        constraints = [
-            models.CheckConstraint(condition=Q(access__in=Access.values), name="endpoint_access_known")
-        ]
+        constraints = [models.CheckConstraint(condition=Q(access__in=Access.values), name="endpoint_access_known")]
 
     def __str__(self) -> str:
         return self.name
@@ -103,13 +101,10 @@ class Deployment(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(weight__lte=100), name="deployment_weight_percent"),
             models.CheckConstraint(
-                condition=Q(state=DeploymentState.LIVE, weight__gt=0)
-                | (~Q(state=DeploymentState.LIVE) & Q(weight=0)),
+                condition=Q(state=DeploymentState.LIVE, weight__gt=0) | (~Q(state=DeploymentState.LIVE) & Q(weight=0)),
                 name="deployment_weight_only_when_live",
             ),
-            models.CheckConstraint(
-                condition=Q(state__in=DeploymentState.values), name="deployment_state_known"
-            ),
+            models.CheckConstraint(condition=Q(state__in=DeploymentState.values), name="deployment_state_known"),
             models.UniqueConstraint(
                 fields=["endpoint", "artifact"],
                 condition=~Q(state=DeploymentState.RETIRED),

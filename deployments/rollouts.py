@@ -117,9 +117,7 @@ def _locked(rollout: Rollout, actor: User | None, revision: int | None) -> Rollo
     )
     fresh.endpoint = endpoint
     if revision is not None and revision != fresh.revision:
-        raise Problem(
-            "This rollout changed since you looked. Read it again.", code="precondition_failed", status=412
-        )
+        raise Problem("This rollout changed since you looked. Read it again.", code="precondition_failed", status=412)
     return fresh
 
 
@@ -223,10 +221,7 @@ def rollout_roll_back(
         raise Conflict("The traffic is already back.")
     if row.stable.state == DeploymentState.RETIRED:
         raise Conflict("The old version is no longer kept warm. Start a rollout to it.")
-    if (
-        row.state == RolloutState.PROMOTED
-        and Rollout.objects.filter(endpoint=row.endpoint_id, pk__gt=row.pk).exists()
-    ):
+    if row.state == RolloutState.PROMOTED and Rollout.objects.filter(endpoint=row.endpoint_id, pk__gt=row.pk).exists():
         raise Conflict("A later rollout replaced this one. Roll that back.")
     why = reason or f"Rolled back by {actor.get_username() if actor else 'Slipway'}."
     _return_traffic(row)
@@ -296,9 +291,7 @@ def _go_on(row: Rollout, judged: evidence.Judgement) -> None:
                 )
         else:
             weight = row.steps[row.step + 1]["weight"]
-            _step_to(
-                row, row.step + 1, f"Moved to {weight} %: {judged.summary}.", None, evidence=judged.as_json()
-            )
+            _step_to(row, row.step + 1, f"Moved to {weight} %: {judged.summary}.", None, evidence=judged.as_json())
     elif judged.overdue and row.state == RolloutState.PROGRESSING:
         text = f"Held: not enough evidence within {step['max_seconds']:.0f} s ({judged.summary})."
         _move(row, RolloutState.PAUSED, reason=text)

@@ -84,9 +84,7 @@ def artifact_check(*, endpoint: Endpoint, artifact: Artifact) -> None:
     if version.model.project_id != endpoint.project_id:
         raise Problem("This artifact belongs to another project.", field="artifact")
     if version.state != VersionState.READY:
-        raise Conflict(
-            f"Version {version.number} is {version.get_state_display().lower()}; it cannot be deployed."
-        )
+        raise Conflict(f"Version {version.number} is {version.get_state_display().lower()}; it cannot be deployed.")
     if artifact.verdict == Verdict.REJECTED:
         raise Conflict("The scan rejected this artifact; it cannot be deployed.")
     if artifact.format not in SERVABLE:
@@ -167,9 +165,7 @@ def candidate_add(*, actor: User | None, endpoint: Endpoint, artifact: Artifact)
         if found.state == DeploymentState.LIVE:
             raise Conflict("This artifact already has traffic on this endpoint.")
         return found
-    return Deployment.objects.create(
-        endpoint=endpoint, artifact=artifact, state=DeploymentState.WARM, created_by=actor
-    )
+    return Deployment.objects.create(endpoint=endpoint, artifact=artifact, state=DeploymentState.WARM, created_by=actor)
 
 
 def others_retire(*, endpoint: Endpoint, keep: set[int]) -> None:
@@ -177,3 +173,20 @@ def others_retire(*, endpoint: Endpoint, keep: set[int]) -> None:
     for row in endpoint.deployments.filter(state__in=[DeploymentState.WARM, DeploymentState.SHADOW]):
         if row.pk not in keep:
             deployment_move(deployment=row, state=DeploymentState.RETIRED)
+
+
+@transaction.atomic
+def weights_change(*, actor: User, endpoint: Endpoint, weights: dict[str, int]) -> None:
+    """Sets the weights by hand: {deployment id: percent}. A rollout that moves them must end first."""
+    policy.require(actor, policy.DEPLOY, endpoint.project_id)
+    locked = endpoint_lock(endpoint)
+    if Rollout.objects.filter(endpoint=locked, state__in=ROLLOUT_LIVE).exists():
+        raise Conflict("A rollout moves the weights of this endpoint. Abort it first.")
+    known = set(locked.deployments.exclude(state=DeploymentState.RETIRED).values_list("pk", flat=True))
+    chosen: dict[int, int] = {}
+    for key, weight in weights.items():
+        if not key.isdigit() or int(key) not in known:
+            raise Problem(f"This endpoint has no deployment {key}.", field="weights")
+        chosen[int(key)] = weight
+    weights_set(endpoint=locked, weights=chosen)
+    record(actor=actor, action="endpoint.weights", target=locked, project_id=locked.project_id, weights=weights)

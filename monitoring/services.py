@@ -39,7 +39,13 @@ def cron_parse(text: str) -> crontab:
 
 @transaction.atomic
 def policy_create(
-    *, actor: User | None, model: Model, name: str, cron: str = "", hook: bool = True, cooldown_seconds: int = 0
+    *,
+    actor: User | None,
+    model: Model,
+    name: str,
+    cron: str = "",
+    hook: bool = True,
+    cooldown_seconds: int = 0,
 ) -> Policy:
     """When a model is retrained."""
     access.require(actor, access.WRITE, model.project_id)
@@ -66,7 +72,11 @@ def policy_update(*, actor: User, policy: Policy, **changes: Any) -> Policy:
     policy.full_clean()
     policy.save()
     record(
-        actor=actor, action="policy.update", target=policy, project_id=policy.model.project_id, changes=changes
+        actor=actor,
+        action="policy.update",
+        target=policy,
+        project_id=policy.model.project_id,
+        changes=changes,
     )
     return policy
 
@@ -117,9 +127,7 @@ def hook_receive(*, policy: Policy, body: bytes, headers: dict[str, str]) -> Fir
     if len(key) > 120:
         raise Problem("The message id has at most 115 characters.", field="webhook-id")
     if Firing.objects.filter(policy=policy, key=key).exists():
-        raise Problem(
-            "This message was already received.", field="webhook-id", status=409, code="hook_replayed"
-        )
+        raise Problem("This message was already received.", field="webhook-id", status=409, code="hook_replayed")
     return policy_fire(actor=None, policy=policy, key=key, cause="hook")
 
 
@@ -147,7 +155,12 @@ def policy_fire(*, actor: User | None, policy: Policy, key: str = "", cause: str
     )
     firing.save(update_fields=["job"])
     record(
-        actor=actor, action="policy.fire", target=locked, project_id=policy.model.project_id, cause=cause, key=key
+        actor=actor,
+        action="policy.fire",
+        target=locked,
+        project_id=policy.model.project_id,
+        cause=cause,
+        key=key,
     )
     return firing
 

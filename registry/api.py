@@ -200,9 +200,7 @@ class VersionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
         """Approves or declines."""
         shape = shapes.Decision(data=request.data)
         shape.is_valid(raise_exception=True)
-        version = services.version_decide(
-            actor=request.user, version=self.get_object(), **shape.validated_data
-        )
+        version = services.version_decide(actor=request.user, version=self.get_object(), **shape.validated_data)
         return Response(shapes.VersionSerializer(version).data)
 
     @extend_schema(request=shapes.ExportRequest, responses={202: JobSerializer(many=True)})
@@ -211,11 +209,11 @@ class VersionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
         """Starts one export job per format."""
         shape = shapes.ExportRequest(data=request.data)
         shape.is_valid(raise_exception=True)
-        jobs = services.export_request(
-            actor=request.user, version=self.get_object(), **shape.validated_data
-        )
+        jobs = services.export_request(actor=request.user, version=self.get_object(), **shape.validated_data)
         return Response(
-            JobSerializer(jobs, many=True).data, status=202, headers={"Location": f"/api/v1/jobs/{jobs[0].pk}"}
+            JobSerializer(jobs, many=True).data,
+            status=202,
+            headers={"Location": f"/api/v1/jobs/{jobs[0].pk}"},
         )
 
 
@@ -252,12 +250,8 @@ class ArtifactViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets
         """Starts a job that makes a variant and measures both."""
         shape = shapes.OptimizeRequest(data=request.data)
         shape.is_valid(raise_exception=True)
-        job = services.optimize_request(
-            actor=request.user, artifact=self.get_object(), **shape.validated_data
-        )
-        return Response(
-            JobSerializer(job).data, status=202, headers={"Location": f"/api/v1/jobs/{job.pk}"}
-        )
+        job = services.optimize_request(actor=request.user, artifact=self.get_object(), **shape.validated_data)
+        return Response(JobSerializer(job).data, status=202, headers={"Location": f"/api/v1/jobs/{job.pk}"})
 
 
 class DatasetViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import structlog
+from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 from django.db.models import Q
 
+from registry.mlflow import reconcile
 from registry.models import Artifact, Format, Model, Origin, Task, Verdict, Version, VersionState
 from registry.services import model_create
 from slipway import events
@@ -16,6 +19,8 @@ from slipway.accounts.models import Project, User
 from slipway.api.problems import Conflict, Problem
 from slipway.audit.services import record
 from slipway.jobs.services import submit
+
+log = structlog.get_logger(__name__)
 
 
 def _next_number(model: Model) -> int:
@@ -185,3 +190,36 @@ def _model_for(*, project: Project, mlflow_name: str, task: str) -> Model:
         name = f"{name[:120]}-{model.pk}"
     known_task = task if task in Task.values else Task.OTHER
     return model_create(actor=None, project=project, name=name, task=known_task, mlflow_name=mlflow_name)
+
+
+def versions_reconcile() -> int:
+    """Takes in what was registered in MLflow since the last look; returns how many versions came.
+
+    A version that cannot be taken in is skipped with a line in the log, so that it does not hold up others.
+    """
+    taken = 0
+    for found in reconcile.versions_new():
+        try:
+            project = _project_for(found.tags)
+            version_from_mlflow(
+                project=project,
+                mlflow_name=found.name,
+                mlflow_version=found.version,
+                source=found.source,
+                run_id=found.run_id or "",
+                description=found.description or "",
+                task=found.tags.get("slipway.task", ""),
+            )
+            taken += 1
+        except (Problem, ValidationError) as error:
+            log.warning("mlflow_version_skipped", name=found.name, version=found.version, error=str(error))
+    return taken
+
+
+def _project_for(tags: Mapping[str, str]) -> Project:
+    """The project that the tag `slipway.project` names, else the first one."""
+    slug = tags.get("slipway.project")
+    project = Project.objects.filter(slug=slug).first() if slug else Project.objects.order_by("id").first()
+    if project is None:
+        raise Problem(f"There is no project “{slug}”.", field="slipway.project")
+    return project

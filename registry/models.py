@@ -13,13 +13,9 @@ DIGEST = r"^[0-9a-f]{64}$"
 digest_validator = RegexValidator(DIGEST, _("A SHA-256 in lower-case hexadecimal."))
 name_validator = RegexValidator(
     r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,127}$",
-    _(
-        "Letters, digits, spaces, dots, hyphens and underscores; at most 128; beginning with a letter or digit."
-    ),
+    _("Letters, digits, spaces, dots, hyphens and underscores; at most 128; beginning with a letter or digit."),
 )
-alias_validator = RegexValidator(
-    r"^[a-z][a-z0-9_-]{0,31}$", _("Lower-case letters, digits, - and _; at most 32.")
-)
+alias_validator = RegexValidator(r"^[a-z][a-z0-9_-]{0,31}$", _("Lower-case letters, digits, - and _; at most 32."))
 
 
 class Task(models.TextChoices):
@@ -184,9 +180,7 @@ class Artifact(models.Model):
     file_name = models.CharField(max_length=200)
     uri = models.CharField(max_length=1000)
     manifest = models.JSONField(default=list, blank=True)
-    parent = models.ForeignKey(
-        "self", on_delete=models.CASCADE, null=True, blank=True, related_name="derived"
-    )
+    parent = models.ForeignKey("self", on_delete=models.CASCADE, null=True, blank=True, related_name="derived")
     recipe = models.JSONField(default=dict, blank=True)
     verdict = models.CharField(max_length=10, choices=Verdict.choices, default=Verdict.UNKNOWN)
     findings = models.JSONField(default=list, blank=True)
@@ -258,9 +252,7 @@ class Measurement(models.Model):
     PROJECT_PATH = "artifact__version__model__project"
 
     artifact = models.ForeignKey(Artifact, on_delete=models.CASCADE, related_name="measurements")
-    dataset = models.ForeignKey(
-        Dataset, on_delete=models.SET_NULL, null=True, blank=True, related_name="measurements"
-    )
+    dataset = models.ForeignKey(Dataset, on_delete=models.SET_NULL, null=True, blank=True, related_name="measurements")
     profile = models.JSONField(default=dict)
     metrics = models.JSONField(default=dict)
     latency_p50_ms = models.FloatField()

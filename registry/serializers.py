@@ -57,7 +57,18 @@ class DatasetSerializer(serializers.ModelSerializer):
 
     class Meta:
         model = Dataset
-        fields = ["id", "project", "name", "role", "sha256", "size", "file_name", "rows", "target", "created_at"]
+        fields = [
+            "id",
+            "project",
+            "name",
+            "role",
+            "sha256",
+            "size",
+            "file_name",
+            "rows",
+            "target",
+            "created_at",
+        ]
         read_only_fields = fields
 
 
@@ -84,7 +95,15 @@ class ModelSerializer(serializers.ModelSerializer):
             "id", "project", "name", "task", "description", "tags", "mlflow_name", "last_number", "archived_at",
             "revision", "created_at", "aliases",
         ]  # fmt: skip
-        read_only_fields = ["id", "mlflow_name", "last_number", "archived_at", "revision", "created_at", "aliases"]
+        read_only_fields = [
+            "id",
+            "mlflow_name",
+            "last_number",
+            "archived_at",
+            "revision",
+            "created_at",
+            "aliases",
+        ]
 
 
 class ModelDetailSerializer(ModelSerializer):

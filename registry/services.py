@@ -8,6 +8,9 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
+from engine.export.base import exporter
+from engine.optimize.base import optimizer as optimizer_named
+from engine.plugins import options_of
 from registry.models import (
     VERSION_TRANSITIONS,
     Alias,
@@ -131,9 +134,7 @@ def version_decide(*, actor: User, version: Version, approve: bool, note: str = 
     if approve and version.state != VersionState.READY:
         raise Conflict("Only a version that is ready can be approved.")
     decision = Approval.APPROVED if approve else Approval.DECLINED
-    Version.objects.filter(pk=version.pk).update(
-        approval=decision, approved_by=actor, revision=F("revision") + 1
-    )
+    Version.objects.filter(pk=version.pk).update(approval=decision, approved_by=actor, revision=F("revision") + 1)
     record(
         actor=actor,
         action=f"version.{decision}",
@@ -158,15 +159,11 @@ def version_move(*, version: Version, state: str, reason: str = "") -> bool:
 
 def export_request(*, actor: User | None, version: Version, exporters: list[str]) -> list[Job]:
     """One job per format."""
-    from engine.export import exporters as known
-
     policy.require(actor, policy.WRITE, version.model.project_id)
     if version.state != VersionState.READY:
         raise Conflict("Only a version that is ready can be exported.")
-    names = {exporter.name for exporter in known()}
     for name in exporters:
-        if name not in names:
-            raise Problem(f"There is no exporter “{name}”.", field="exporters")
+        exporter(name)
     with transaction.atomic():
         return [
             submit(
@@ -180,21 +177,14 @@ def export_request(*, actor: User | None, version: Version, exporters: list[str]
         ]
 
 
-def optimize_request(
-    *, actor: User | None, artifact: Artifact, optimizer: str, options: dict[str, Any]
-) -> Job:
+def optimize_request(*, actor: User | None, artifact: Artifact, optimizer: str, options: dict[str, Any]) -> Job:
     """A job that makes a variant of an ONNX artifact and measures both."""
-    from engine.optimize import optimizers as known
-
     policy.require(actor, policy.WRITE, artifact.version.model.project_id)
     if artifact.format != Format.ONNX:
         raise Problem("Only an ONNX artifact can be optimized.", field="artifact")
     if artifact.verdict == Verdict.REJECTED:
         raise Conflict("This artifact was rejected.")
-    found = {entry.name: entry for entry in known()}.get(optimizer)
-    if found is None:
-        raise Problem(f"There is no optimizer “{optimizer}”.", field="optimizer")
-    found.Options.model_validate(options)
+    options_of(optimizer_named(optimizer), options)
     return submit(
         "optimize",
         project=artifact.version.model.project,

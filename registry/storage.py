@@ -191,9 +191,7 @@ def _listing(root: str, limits: FolderLimits) -> list[str]:
             path = f"{folder}/{row['path']}" if folder else str(row["path"])
             _check_name(str(row["path"]), path)
             if path.casefold() in seen:
-                raise EngineError(
-                    f"The folder holds {path!r} twice (names may not differ by case only).", code="name"
-                )
+                raise EngineError(f"The folder holds {path!r} twice (names may not differ by case only).", code="name")
             seen.add(path.casefold())
             if row.get("is_dir"):
                 folders.append((path, depth + 1))
@@ -216,9 +214,7 @@ def _check_name(name: str, path: str) -> None:
         or any(ord(character) < 32 or ord(character) == 127 for character in name)
     )
     if bad:
-        raise EngineError(
-            f"The folder holds a file with a name that is not safe: {path[:200]!r}.", code="name"
-        )
+        raise EngineError(f"The folder holds a file with a name that is not safe: {path[:200]!r}.", code="name")
 
 
 def _chunks(stream: BinaryIO) -> Iterator[bytes]:

@@ -63,7 +63,10 @@ def received(stream: BinaryIO, declared: int | None) -> Iterator[Received]:
             ) from error
         if declared is not None and size != declared:
             raise Problem(
-                f"The upload broke off: {size} of {declared} bytes arrived.", field="file", status=400, code="truncated"
+                f"The upload broke off: {size} of {declared} bytes arrived.",
+                field="file",
+                status=400,
+                code="truncated",
             )
         if size == 0:
             raise Problem("The file is empty.", field="file", code="empty")
@@ -112,8 +115,8 @@ def version_upload(
             tags={"slipway.key": f"upload:{project.pk}:{model_name}:{file.sha256}"},
             run_name=f"{model_name} upload",
         )
-        uri = storage.put_file(path=file.path, run_id=run_id, artifact_path=f"upload/{file_name}")
-        storage.cache_add(path=file.path, sha256=file.sha256)
+        uri = storage.put_file(file.path, run_id=run_id, artifact_path=f"upload/{file_name}")
+        storage.cache_add(file.path, sha256=file.sha256)
         version = version_from_upload(
             actor=actor,
             project=project,

@@ -1,1 +1,256 @@
-"""Queue `export`."""
+"""Queue `export`: ingesting registered versions, and exporting them to other formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from django.utils.translation import gettext_lazy as _
+from pydantic import BaseModel
+
+from engine.export import environments
+from engine.export.base import exporter, exporters
+from engine.sandbox import Limits
+from registry import results, storage
+from registry.mlflow import gateway
+from registry.mlflow.locations import location_of
+from registry.models import DatasetRole, Format, Verdict, Version
+from registry.services import export_request
+from slipway import paths
+from slipway.jobs.context import JobContext
+from slipway.jobs.kernel import job_of
+from slipway.jobs.kinds import Done, job_kind
+from slipway.jobs.services import submit
+from workers.common import FETCH_LIMIT, evaluation_rows, file_digest, sandboxed, scratch_folder, source_folder
+from workers.runs import job_run, numbers
+
+# Where a training run may leave its rows; nothing of Slipway is imported for it.
+DATASETS = {role: [f"datasets/{role.value}.{suffix}" for suffix in ("csv", "parquet", "npz")] for role in DatasetRole}
+# The first things a sandboxed child gets: imports of scikit-learn alone take a second of CPU.
+SCAN_LIMITS = Limits(seconds=60, memory_mb=3072)
+EXPORT_LIMITS = Limits(seconds=600, memory_mb=6144)
+
+
+class IngestParams(BaseModel):
+    version_id: int
+
+
+@job_kind("ingest", queue="export", params=IngestParams, label=_("Take in"))
+def ingest(job: JobContext, params: IngestParams) -> Done:
+    """Fetches a registered version's bytes, scans them as data, and describes the version."""
+    version = Version.objects.select_related("model__project").get(pk=params.version_id)
+    with scratch_folder(job) as scratch:
+        with job.step("fetch"):
+            uri = location_of(version.mlflow_source)
+            source = scratch / "source"
+            manifest = storage.fetch_folder(uri, source)
+            run = gateway.run_read(version.mlflow_run_id) if version.mlflow_run_id else None
+            sizes = sum(entry["size"] for entry in manifest)
+            job.progress(0.3, f"{len(manifest)} files, {sizes} bytes.")
+        with job.step("hash"):
+            digest = storage.manifest_digest(manifest)
+            job.log(f"Source {digest}.")
+        with job.step("scan"):
+            scanned = sandboxed(
+                job,
+                "engine.scan.tasks:scan_source",
+                params={},
+                inputs={"source": source},
+                scratch=scratch,
+                limits=SCAN_LIMITS,
+            ).value
+            job.progress(0.6, f"Scan: {scanned['verdict']}.")
+        with job.step("datasets"):
+            datasets = _datasets(job, version.mlflow_run_id, scratch)
+            baseline = _baseline(job, datasets, scratch)
+            job.progress(0.9)
+
+    def commit() -> dict[str, Any]:
+        reasons = [finding["message"] for finding in scanned["findings"] if finding["level"] == "rejected"]
+        results.version_described(
+            version=version,
+            framework=scanned["framework"],
+            signature=scanned["signature"] or {},
+            metrics=dict(run.metrics) if run else {},
+            params={"requirements": scanned["requirements"], "run": dict(run.params) if run else {}},
+            baseline=baseline,
+            verdict=scanned["verdict"],
+            reason=" ".join(reasons)[:1000],
+        )
+        artifact = results.artifact_record(
+            version=version,
+            format=Format.SOURCE,
+            sha256=digest,
+            size=sizes,
+            file_name="model",
+            uri=uri,
+            manifest=manifest,
+            verdict=Verdict(scanned["verdict"]),
+            findings=scanned["findings"],
+            mlflow_run_id=version.mlflow_run_id,
+            job_id=job.id,
+        )
+        for role, found in datasets.items():
+            results.dataset_record(version=version, role=role, **found)
+        version.refresh_from_db()
+        if version.state == "ready":
+            able = [name for name, entry in exporters().items() if entry.why_not(version.framework) is None]
+            export_request(actor=None, version=version, exporters=able)
+        return {"artifact": artifact.pk, "state": version.state}
+
+    return Done({"sha256": digest}, commit=commit)
+
+
+def _datasets(job: JobContext, run_id: str, scratch: Path) -> dict[str, dict[str, Any]]:
+    """Rows that the training run logged under `datasets/`: {role: fields of a Dataset}."""
+    if not run_id:
+        return {}
+    listed = {entry.path: entry for entry in gateway.artifacts_list(run_id, "datasets")}
+    found: dict[str, dict[str, Any]] = {}
+    for role, names in DATASETS.items():
+        name = next((name for name in names if name in listed), None)
+        if name is None:
+            continue
+        uri = location_of(f"runs:/{run_id}/{name}")
+        path = storage.fetch_file(uri, sha256=None, size_limit=FETCH_LIMIT)
+        job.log(f"{role.label} rows: {name}, {path.stat().st_size} bytes.")
+        found[role.value] = {
+            "sha256": path.name,
+            "size": path.stat().st_size,
+            "file_name": Path(name).name,
+            "uri": uri,
+        }
+    return found
+
+
+def _baseline(job: JobContext, datasets: dict[str, dict[str, Any]], scratch: Path) -> dict[str, Any]:
+    """Distribution of the training rows, for drift later; empty when the run logged none."""
+    training = datasets.get(DatasetRole.TRAINING)
+    if training is None:
+        return {}
+    path = storage.fetch_file(training["uri"], sha256=training["sha256"], size_limit=FETCH_LIMIT)
+    named = scratch / training["file_name"]
+    named.write_bytes(path.read_bytes())
+    value = sandboxed(
+        job,
+        "engine.drift.tasks:baseline",
+        params={},
+        inputs={"rows": named},
+        scratch=scratch,
+        limits=SCAN_LIMITS,
+    ).value
+    training["rows"] = value["rows"]
+    return value
+
+
+class ExportParams(BaseModel):
+    version_id: int
+    exporter: str
+    options: dict[str, Any] = {}
+    tolerance: float = 1e-4
+
+
+@job_kind("export", queue="export", params=ExportParams, label=_("Export"))
+def export_version(job: JobContext, params: ExportParams) -> Done:
+    """Converts a version in the sandbox, proves that it predicts the same, stores it."""
+    version = Version.objects.select_related("model__project").get(pk=params.version_id)
+    plugin = exporter(params.exporter)
+    with scratch_folder(job) as scratch:
+        python = None
+        if plugin.environment:
+            with job.step("environment"):
+                lock = paths.REPOSITORY / "locks" / f"{plugin.environment}.txt"
+                python = environments.prepare(lock, paths.environments(), on_line=job.log)
+        with job.step("fetch"):
+            source = source_folder(version, scratch / "source")
+            dataset, rows = evaluation_rows(version)
+            job.progress(0.2)
+        with job.step("convert"):
+            made = sandboxed(
+                job,
+                "engine.export.tasks:export",
+                params={
+                    "exporter": params.exporter,
+                    "options": params.options,
+                    "tolerance": params.tolerance,
+                    "framework": version.framework,
+                    "target": dataset.target if dataset else "target",
+                },
+                inputs={"source": source, **({"rows": _named(rows, dataset, scratch)} if rows else {})},
+                scratch=scratch,
+                limits=EXPORT_LIMITS,
+                python=python,
+            )
+            value = made.value
+            job.progress(0.7, _parity_words(value["parity"]))
+        with job.step("hash"):
+            file = made.files / value["file"]
+            sha256, size = file_digest(file), file.stat().st_size
+        with job.step("store"):
+            run_id = job.once("run", lambda: job_run(job, version, f"export {params.exporter}"))
+            job.note_run(run_id)
+            uri = job.once(
+                f"store:{sha256}",
+                lambda: storage.put_file(file, run_id=run_id, artifact_path=f"export/{value['file']}"),
+            )
+            storage.cache_add(file, sha256=sha256)
+        with job.step("register"):
+            gateway.run_log(
+                run_id,
+                params={"exporter": params.exporter, "version": str(version), "sha256": sha256},
+                metrics=numbers({"size_bytes": size, **value["parity"]}),
+                tags={},
+            )
+            gateway.run_finish(run_id)
+
+    def commit() -> dict[str, Any]:
+        artifact = results.artifact_record(
+            version=version,
+            format=value["format"],
+            sha256=sha256,
+            size=size,
+            file_name=value["file"],
+            uri=uri,
+            parent=version.artifacts.filter(format=Format.SOURCE).first(),
+            recipe={
+                "exporter": params.exporter,
+                "options": params.options,
+                "environment": value["environment"],
+                "opset": value.get("opset"),
+                "labels": value.get("labels"),
+            },
+            verdict=Verdict.CLEAN,
+            signature=value["signature"],
+            parity={**value["parity"], "tolerance": value["tolerance"], "rows_from": value["rows_from"]},
+            mlflow_run_id=run_id,
+            job_id=job.id,
+        )
+        if artifact.format == Format.ONNX and dataset is not None:
+            submit(
+                "measure",
+                project=version.model.project,
+                params={"artifact_id": artifact.pk},
+                subject=f"{version} · {artifact.label}",
+                parent=job_of(job.id),
+                key=f"measure:{job.id}:{artifact.pk}",
+            )
+        return {"artifact": artifact.pk}
+
+    return Done({"sha256": sha256, "format": value["format"], "size": size}, commit=commit)
+
+
+def _named(rows: Path | None, dataset: Any, scratch: Path) -> Path:
+    """The rows under their own file name: the cache names files by digest, readers go by the ending."""
+    assert rows is not None
+    target = scratch / dataset.file_name
+    target.write_bytes(rows.read_bytes())
+    return target
+
+
+def _parity_words(parity: dict[str, Any]) -> str:
+    words = [f"Compared on {parity['rows']} rows"]
+    if parity.get("max_abs") is not None:
+        words.append(f"largest difference {parity['max_abs']:.3g}")
+    if parity.get("agreement") is not None:
+        words.append(f"labels agree on {parity['agreement']:.2%}")
+    return ", ".join(words) + "."

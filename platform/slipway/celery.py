@@ -12,8 +12,7 @@ app = Celery("slipway")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 # A task is named `<queue>.<kind>`; the part before the dot is the queue.
 app.conf.task_routes = {
-    f"{queue}.*": {"queue": queue}
-    for queue in ("export", "optimize", "retrain", "rollout", "monitor", "tick")
+    f"{queue}.*": {"queue": queue} for queue in ("export", "optimize", "retrain", "rollout", "monitor", "tick")
 }
 app.conf.imports = (
     "workers.export",

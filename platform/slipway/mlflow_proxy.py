@@ -72,9 +72,7 @@ class MlflowProxy:
             await self._door.admit(scope, headers, path)
             if scope["path"] == PREFIX:
                 raise Refused(307, "", "", [(b"location", b"/mlflow/")])
-            body = _Body(
-                receive, headers, limit=None if rules.is_artifact(scope["method"], path) else LARGEST_CALL
-            )
+            body = _Body(receive, headers, limit=None if rules.is_artifact(scope["method"], path) else LARGEST_CALL)
             if rules.places_files(scope["method"], path):
                 await body.inspect(headers)
             await self._until_gone(scope, send, target, path, body)
@@ -122,9 +120,7 @@ class MlflowProxy:
         while True:
             tries -= 1
             content = body.chunks() if body.is_expected else None
-            request = httpcore.Request(
-                scope["method"], url, headers=sent, content=content, extensions=extensions
-            )
+            request = httpcore.Request(scope["method"], url, headers=sent, content=content, extensions=extensions)
             try:
                 response = await self._connections().handle_async_request(request)
                 break

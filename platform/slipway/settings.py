@@ -249,4 +249,3 @@ LOGGING = {
         "celery.beat": {"level": "WARNING"},
     },
 }
-

@@ -15,6 +15,8 @@ def project_named(user: Any, slug: str | None) -> Project:
     project = rows.filter(slug=slug).first() if slug else rows.order_by("id").first()
     if project is None:
         raise Problem(
-            f"There is no project “{slug}”." if slug else "You are in no project yet.", field="project", status=404
+            f"There is no project “{slug}”." if slug else "You are in no project yet.",
+            field="project",
+            status=404,
         )
     return project

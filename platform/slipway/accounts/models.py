@@ -11,9 +11,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-slug_validator = RegexValidator(
-    r"^[a-z0-9][a-z0-9-]{0,62}$", _("Lower-case letters, digits and hyphens, at most 63.")
-)
+slug_validator = RegexValidator(r"^[a-z0-9][a-z0-9-]{0,62}$", _("Lower-case letters, digits and hyphens, at most 63."))
 
 
 class User(AbstractUser):

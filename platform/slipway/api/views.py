@@ -23,13 +23,9 @@ def require_match(request: Request, row: Any) -> None:
     """Refuses a change without `If-Match` (428) or with a stale one (412)."""
     given = request.headers.get("If-Match")
     if given is None:
-        raise Problem(
-            "Send If-Match with the ETag of what you saw.", code="precondition_required", status=428
-        )
+        raise Problem("Send If-Match with the ETag of what you saw.", code="precondition_required", status=428)
     if given not in ("*", etag_of(row)):
-        raise Problem(
-            "Somebody changed this since you read it. Read it again.", code="precondition_failed", status=412
-        )
+        raise Problem("Somebody changed this since you read it. Read it again.", code="precondition_failed", status=412)
 
 
 class IdempotentCreate:
@@ -83,7 +79,9 @@ def idempotency_body(request: Request) -> bytes:
     content_type = request.content_type or ""
     if content_type.startswith("application/json"):
         return request.body
-    return f"{content_type.split(';')[0]}\n{request.headers.get('Content-Length', '')}\n{request.get_full_path()}".encode()
+    return (
+        f"{content_type.split(';')[0]}\n{request.headers.get('Content-Length', '')}\n{request.get_full_path()}".encode()
+    )
 
 
 def _plain(data: Any) -> Any:

@@ -9,9 +9,7 @@ from django.db import models
 class Entry(models.Model):
     """What happened: actor, action, object, data; `position`, `previous` and `digest` once sealed."""
 
-    project = models.ForeignKey(
-        "accounts.Project", on_delete=models.PROTECT, null=True, related_name="audit_entries"
-    )
+    project = models.ForeignKey("accounts.Project", on_delete=models.PROTECT, null=True, related_name="audit_entries")
     at = models.DateTimeField(auto_now_add=True)
     actor = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, related_name="audit_entries"

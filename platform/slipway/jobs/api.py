@@ -53,9 +53,7 @@ class JobViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gene
 
     @extend_schema(
         parameters=[
-            OpenApiParameter(
-                "wait", OpenApiTypes.NUMBER, description="Seconds to wait for the end, at most 25."
-            )
+            OpenApiParameter("wait", OpenApiTypes.NUMBER, description="Seconds to wait for the end, at most 25.")
         ],
         responses=JobDetailSerializer,
     )

@@ -52,9 +52,7 @@ class Kind:
 _KINDS: dict[str, Kind] = {}
 
 
-def job_kind(
-    name: str, *, queue: str, params: type[BaseModel], label: Any = ""
-) -> Callable[[Handler], Handler]:
+def job_kind(name: str, *, queue: str, params: type[BaseModel], label: Any = "") -> Callable[[Handler], Handler]:
     """Declares a kind of job: its queue, its parameters and the function that does it."""
 
     def declare(handler: Handler) -> Handler:

@@ -76,11 +76,7 @@ def heartbeat(job_id: int, attempt: int) -> Beat:
 
 def held(job_id: int, attempt: int) -> Job | None:
     """The job's row, locked, if this attempt still holds it; call inside a transaction."""
-    return (
-        Job.objects.select_for_update(no_key=True)
-        .filter(pk=job_id, attempt=attempt, state=State.RUNNING)
-        .first()
-    )
+    return Job.objects.select_for_update(no_key=True).filter(pk=job_id, attempt=attempt, state=State.RUNNING).first()
 
 
 def requeue(job_id: int, attempt: int, *, delay: float, reason: str, failed: bool) -> bool:
@@ -156,9 +152,7 @@ def expired_settle(limit: int = 200) -> int:
     return len(rows)
 
 
-def due_unrung(
-    per_queue: int = 50, quiet: dt.timedelta = dt.timedelta(seconds=10)
-) -> list[tuple[int, str, str]]:
+def due_unrung(per_queue: int = 50, quiet: dt.timedelta = dt.timedelta(seconds=10)) -> list[tuple[int, str, str]]:
     """(id, queue, kind) of due jobs whose ring may have been lost; marks them as rung."""
     with connection.cursor() as cursor:
         cursor.execute(

@@ -38,9 +38,7 @@ class Job(models.Model):
     subject = models.CharField(max_length=200, blank=True)
     key = models.CharField(max_length=200, null=True, unique=True)
     parent = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="children")
-    created_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
-    )
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
 
     state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
     attempt = models.PositiveIntegerField(default=0)
@@ -121,9 +119,7 @@ class JobStep(models.Model):
 
     class Meta:
         ordering = ["id"]
-        constraints = [
-            models.UniqueConstraint(fields=["job", "attempt", "name"], name="step_once_an_attempt")
-        ]
+        constraints = [models.UniqueConstraint(fields=["job", "attempt", "name"], name="step_once_an_attempt")]
 
     def __str__(self) -> str:
         return self.name

@@ -1,0 +1,73 @@
+"""Windows, alerts and policies as JSON."""
+
+from __future__ import annotations
+
+from rest_framework import serializers
+
+from monitoring.models import Alert, Firing, Policy
+
+
+class AlertSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Alert
+        fields = ["id", "key", "state", "title", "text", "link", "created_at", "resolved_at"]
+        read_only_fields = fields
+
+
+class FiringSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Firing
+        fields = ["id", "policy", "key", "cause", "job", "created_at"]
+        read_only_fields = fields
+
+
+class PolicySerializer(serializers.ModelSerializer):
+    hook_url = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Policy
+        fields = [
+            "id", "model", "name", "enabled", "cron", "hook", "hook_url", "cooldown_seconds", "parameters", "revision",
+            "created_at",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+    def get_hook_url(self, policy: Policy) -> str:
+        return f"/api/v1/hooks/{policy.pk}" if policy.hook else ""
+
+
+class PolicyCreate(serializers.Serializer):
+    model = serializers.IntegerField(min_value=1)
+    name = serializers.CharField(max_length=100)
+    cron = serializers.CharField(max_length=100, required=False, allow_blank=True, default="")
+    hook = serializers.BooleanField(default=True)
+    cooldown_seconds = serializers.IntegerField(min_value=0, max_value=30 * 86400, default=0)
+
+
+class PolicyChange(serializers.Serializer):
+    name = serializers.CharField(max_length=100, required=False)
+    enabled = serializers.BooleanField(required=False)
+    cron = serializers.CharField(max_length=100, required=False, allow_blank=True)
+    hook = serializers.BooleanField(required=False)
+    cooldown_seconds = serializers.IntegerField(min_value=0, max_value=30 * 86400, required=False)
+
+
+class Secret(serializers.Serializer):
+    secret = serializers.CharField()
+
+
+class DeploymentStats(serializers.Serializer):
+    """One deployment over the asked span."""
+
+    deployment = serializers.IntegerField()
+    version = serializers.IntegerField()
+    requests = serializers.IntegerField()
+    errors = serializers.IntegerField()
+    p50_ms = serializers.FloatField(allow_null=True)
+    p95_ms = serializers.FloatField(allow_null=True)
+    p99_ms = serializers.FloatField(allow_null=True)
+    outputs = serializers.DictField()
+
+
+class Accepted(serializers.Serializer):
+    accepted = serializers.BooleanField()

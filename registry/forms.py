@@ -1,0 +1,95 @@
+"""Forms of the registry's pages. They parse; the services decide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.utils.translation import gettext_lazy as _
+
+from engine.export.base import exporters
+from engine.optimize.base import optimizers
+from registry.models import Format, Task
+from slipway.accounts import policy
+from slipway.accounts.models import Project
+
+
+def projects_for(user: Any, action: str) -> Any:
+    """The projects in which a person may do something."""
+    rows = policy.projects_of(user)
+    allowed = [project.pk for project in rows if policy.allows(user, action, project)]
+    return Project.objects.filter(pk__in=allowed)
+
+
+class ModelForm(forms.Form):
+    """A new model without versions."""
+
+    project = forms.ModelChoiceField(Project.objects.none(), label=_("Project"), to_field_name="slug", empty_label=None)
+    name = forms.CharField(label=_("Name"), max_length=128)
+    task = forms.ChoiceField(label=_("Task"), choices=Task.choices)
+    description = forms.CharField(
+        label=_("Description"), required=False, widget=forms.Textarea(attrs={"rows": 3, "class": "prose"})
+    )
+
+    def __init__(self, user: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["project"].queryset = projects_for(user, policy.WRITE)
+
+
+class UploadForm(forms.Form):
+    """Where an uploaded file belongs. A module sends the file itself as a stream."""
+
+    project = forms.ModelChoiceField(Project.objects.none(), label=_("Project"), to_field_name="slug", empty_label=None)
+    model = forms.CharField(
+        label=_("Model"),
+        max_length=128,
+        help_text=_("An existing name adds a version to that model, a new one makes the model."),
+    )
+    task = forms.ChoiceField(label=_("Task"), choices=Task.choices)
+
+    def __init__(self, user: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["project"].queryset = projects_for(user, policy.WRITE)
+
+
+class ModelChangeForm(forms.Form):
+    """Task, description and tags of a model."""
+
+    task = forms.ChoiceField(label=_("Task"), choices=Task.choices)
+    description = forms.CharField(
+        label=_("Description"), required=False, widget=forms.Textarea(attrs={"rows": 3, "class": "prose"})
+    )
+    tags = forms.CharField(label=_("Tags"), required=False, help_text=_("Separated by commas."))
+
+    def clean_tags(self) -> list[str]:
+        return list(dict.fromkeys(part.strip()[:60] for part in self.cleaned_data["tags"].split(",") if part.strip()))
+
+
+class ExportForm(forms.Form):
+    """Which formats to export to."""
+
+    exporters = forms.MultipleChoiceField(label=_("Formats"), widget=forms.CheckboxSelectMultiple)
+
+    def __init__(self, framework: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        known = exporters().values()
+        self.fields["exporters"].choices = [(one.name, one.label) for one in known if not one.why_not(framework)]
+
+
+class OptimizeForm(forms.Form):
+    """Which ONNX artifact to make a variant of, and how."""
+
+    artifact = forms.ChoiceField(label=_("Artifact"))
+    optimizer = forms.ChoiceField(label=_("Method"))
+
+    def __init__(self, artifacts: list[Any], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        choices = [(str(row.pk), f"{row.label} {row.sha256[:12]}") for row in artifacts if row.format == Format.ONNX]
+        self.fields["artifact"].choices = choices
+        self.fields["optimizer"].choices = [(one.name, one.label) for one in optimizers().values()]
+
+
+class AliasForm(forms.Form):
+    """A movable name for a version."""
+
+    name = forms.CharField(label=_("Alias"), max_length=32, help_text=_("champion, challenger or a name of your own"))

@@ -1,0 +1,95 @@
+"""What several queues need: a scratch folder, the sandbox with the job's log, inputs by digest."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from engine import sandbox
+from engine.errors import EngineError
+from registry import storage
+from registry.models import Artifact, Dataset, DatasetRole, Format, Version
+from slipway import paths
+from slipway.jobs.context import JobContext, Stopped
+
+FETCH_LIMIT = 4 * 1024**3
+
+
+@contextmanager
+def scratch_folder(job: JobContext) -> Iterator[Path]:
+    """A folder of this attempt alone, gone afterwards."""
+    root = paths.scratch()
+    root.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"job-{job.id}-{job.attempt}-", dir=root))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sandboxed(
+    job: JobContext,
+    task: str,
+    *,
+    params: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    scratch: Path,
+    limits: sandbox.Limits | None = None,
+    python: Path | None = None,
+) -> sandbox.SandboxResult:
+    """Runs an engine task in the sandbox; its output goes to the job's log, and the job's end ends it."""
+    try:
+        return sandbox.run(
+            task,
+            params=params,
+            inputs=inputs,
+            scratch=scratch,
+            limits=limits or sandbox.Limits(),
+            python=python,
+            on_line=job.log,
+            stop=job.stop,
+        )
+    except EngineError as error:
+        if error.code == "stopped":
+            raise Stopped(job.stop_reason) from error
+        raise
+
+
+def source_folder(version: Version, target: Path) -> Path:
+    """The version's source, fetched and proven to be what was registered."""
+    artifact = Artifact.objects.get(version=version, format=Format.SOURCE)
+    manifest = storage.fetch_folder(artifact.uri, target)
+    if storage.manifest_digest(manifest) != artifact.sha256:
+        raise EngineError("The source in MLflow is no longer what was registered (its digest differs).", code="digest")
+    return target
+
+
+def artifact_file(artifact: Artifact) -> Path:
+    """The artifact's file in this node's cache, its digest checked."""
+    return storage.fetch_file(artifact.uri, sha256=artifact.sha256, size_limit=FETCH_LIMIT)
+
+
+def evaluation_rows(version: Version) -> tuple[Dataset | None, Path | None]:
+    """The newest evaluation set of the version, or of its model, with its file."""
+    dataset = version.datasets.filter(role=DatasetRole.EVALUATION).first()
+    if dataset is None:
+        dataset = (
+            Dataset.objects.filter(role=DatasetRole.EVALUATION, versions__model=version.model_id)
+            .order_by("-id")
+            .first()
+        )
+    if dataset is None:
+        return None, None
+    path = storage.fetch_file(dataset.uri, sha256=dataset.sha256, size_limit=FETCH_LIMIT)
+    return dataset, path
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
