@@ -43,9 +43,7 @@ def only_one(home: Path) -> int:
 def disk_space(home: Path) -> None:
     free = shutil.disk_usage(home).free // (1024 * 1024)
     if free < LEAST_FREE_MB:
-        raise LaunchError(
-            f"The disk that holds {home} is full: {free} MB are free and {LEAST_FREE_MB} MB are needed."
-        )
+        raise LaunchError(f"The disk that holds {home} is full: {free} MB are free and {LEAST_FREE_MB} MB are needed.")
 
 
 def free_ports(host: str) -> None:

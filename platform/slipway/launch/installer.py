@@ -111,9 +111,7 @@ def reason(output: str) -> str:
         return "The folder .venv may not be written; run make as the owner of this folder."
     if re.search(r"hash(es)? mismatch|DO NOT MATCH THE HASHES|Hash mismatch", output, re.IGNORECASE):
         return "A downloaded package is not the one that the lock names; check your package mirror."
-    network = (
-        r"resolv|connect|timed out|timeout|dns|network|unreachable|error sending request|proxy|certificate"
-    )
+    network = r"resolv|connect|timed out|timeout|dns|network|unreachable|error sending request|proxy|certificate"
     if re.search(network, output, re.IGNORECASE):
         return "The packages could not be downloaded; check the network (or pip's index) and run make again."
     if re.search(r"No matching distribution|no version of|not found in the", output):

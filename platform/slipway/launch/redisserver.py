@@ -63,6 +63,8 @@ class Redis:
                     "maxmemory 128mb",
                     "maxmemory-policy noeviction",
                     "daemonize no",
+                    # A rewritten title overwrites the environment, by which the warden finds us.
+                    "set-proc-title no",
                     "",
                 ]
             ),

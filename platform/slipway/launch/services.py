@@ -7,6 +7,7 @@ with services.running(folder, durable=False) as addresses:
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -81,6 +82,8 @@ class Embedded:
                 child.kill()
                 child.wait()
         self._children.clear()
+        for place in (self.redis.sockets, self.postgres.socket_folder):
+            shutil.rmtree(place, ignore_errors=True)
 
     def _wait(self, service: postgres.Postgres | redisserver.Redis) -> None:
         child = self._children[service.name]

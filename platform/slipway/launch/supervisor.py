@@ -194,9 +194,7 @@ class Supervisor:
         self._end_rest(child)
         child.process = None
         if not child.ready:
-            raise LaunchError(
-                f"{child.name} ended before it was ready ({how}). {self._log_words(child.name)}"
-            )
+            raise LaunchError(f"{child.name} ended before it was ready ({how}). {self._log_words(child.name)}")
         child.ends.append(now)
         while child.ends[0] < now - WINDOW:
             child.ends.popleft()

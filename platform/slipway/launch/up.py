@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,12 +28,21 @@ DEMO_LIMIT = 900.0
 # Serving stops after whatever uses it, the stores after everything.
 PHASES = {"serving": 1, "redis": 2, "postgres": 2}
 LIMITS = {"serving": 4.0, "postgres": 4.0, "redis": 2.0}
+# What the demo must do without: it is a client.
+PRIVATE = {
+    "DATABASE_URL",
+    "REDIS_URL",
+    "SLIPWAY_SECRET_KEY",
+    "SLIPWAY_SERVING_TOKEN",
+    "SLIPWAY_ADMIN_PASSWORD",
+}
 
 
 class Up:
     """One start of one home."""
 
-    def __init__(self, procfile: Path) -> None:
+    def __init__(self, procfile: Path, *, commands: Sequence[str] = ("migrate", "bootstrap")) -> None:
+        self.commands = commands
         self.home = checks.home_folder()
         self.lock = checks.only_one(self.home)
         self.key = hashlib.sha256(str(self.home).encode()).hexdigest()[:16]
@@ -66,8 +76,9 @@ class Up:
     def _start(self) -> None:
         self._start_stores()
         self._start_line("mlflow")
-        say("Preparing the database …")
-        for command in ("migrate", "bootstrap"):
+        if self.commands:
+            say("Preparing the database …")
+        for command in self.commands:
             self._manage(command)
         for name in self.lines:
             if name != "mlflow":
@@ -150,12 +161,8 @@ class Up:
         if os.environ.get("SLIPWAY_DEMO") == "0" or paths.demo_done().exists() or not script.exists():
             return
         say("Running the demo: train, register, export, optimize, deploy, predict …")
-        given = {
-            name: self.env[name] for name in ("SLIPWAY_URL", "SLIPWAY_SERVING_URL", "SLIPWAY_HOME", "PATH")
-        }
-        kept = {
-            name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_URL"}
-        }
+        given = {name: self.env[name] for name in ("SLIPWAY_URL", "SLIPWAY_SERVING_URL", "SLIPWAY_HOME", "PATH")}
+        kept = {name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_URL"}}
         env = {
             **kept,
             **given,
@@ -197,9 +204,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.with_parent:
         processes.die_with_parent(signal.SIGTERM, os.getppid())
+    return plainly(lambda: Up(options.procfile).run())
+
+
+def plainly(run: Callable[[], None]) -> int:
+    """Run, and turn what a person can act on into one sentence and an exit status."""
     os.umask(0o022)
     try:
-        Up(options.procfile).run()
+        run()
     except LaunchError as error:
         return _fail(str(error))
     except OSError as error:

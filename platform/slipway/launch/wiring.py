@@ -18,16 +18,12 @@ from slipway.launch.postgres import Postgres
 from slipway.launch.redisserver import Redis
 
 
-def environment(
-    *, postgres: Postgres | None, redis: Redis | None, mlflow_port: int, secrets: Path
-) -> dict[str, str]:
+def environment(*, postgres: Postgres | None, redis: Redis | None, mlflow_port: int, secrets: Path) -> dict[str, str]:
     """What `up` adds to its own environment; also what SLIPWAY_HOME/env holds."""
     host, mlflow = paths.host(), f"http://127.0.0.1:{mlflow_port}/mlflow"
     reachable = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104
     database = postgres.url("slipway") if postgres else os.environ["DATABASE_URL"]
-    store = (
-        postgres.url("mlflow", scheme="postgresql+psycopg2") if postgres else external_mlflow_store(database)
-    )
+    store = postgres.url("mlflow", scheme="postgresql+psycopg2") if postgres else external_mlflow_store(database)
     return {
         "SLIPWAY_HOME": str(paths.home()),
         "SLIPWAY_HOST": host,
@@ -37,22 +33,33 @@ def environment(
         "SLIPWAY_MLFLOW_PORT": str(mlflow_port),
         "SLIPWAY_MLFLOW_URL": mlflow,
         "SLIPWAY_URL": f"http://{reachable}:{paths.port()}",
-        "SLIPWAY_SERVING_URL": os.environ.get("SLIPWAY_SERVING_URL")
-        or f"http://{reachable}:{paths.serving_port()}",
-        "SLIPWAY_SECRET_KEY": os.environ.get("SLIPWAY_SECRET_KEY") or keys.secret(secrets, "secret-key"),
-        "SLIPWAY_SERVING_TOKEN": os.environ.get("SLIPWAY_SERVING_TOKEN")
-        or keys.secret(secrets, "serving-token"),
+        "SLIPWAY_SERVING_URL": _given("SLIPWAY_SERVING_URL") or f"http://{reachable}:{paths.serving_port()}",
+        "SLIPWAY_CONTROL_URL": f"http://{reachable}:{paths.port()}",
+        "SLIPWAY_SERVING_HOME": str(paths.serving()),
+        "SLIPWAY_SECRET_KEY": _given("SLIPWAY_SECRET_KEY") or keys.secret(secrets, "secret-key"),
+        "SLIPWAY_SERVING_TOKEN": _given("SLIPWAY_SERVING_TOKEN") or keys.secret(secrets, "serving-token"),
         "DATABASE_URL": database,
         "REDIS_URL": redis.url() if redis else os.environ["REDIS_URL"],
         "DJANGO_SETTINGS_MODULE": "slipway.settings",
         # Read by `mlflow server`; the address holds a password, so it stays off the command line.
         "MLFLOW_BACKEND_STORE_URI": store,
-        "MLFLOW_ARTIFACTS_DESTINATION": os.environ.get("SLIPWAY_ARTIFACTS_DESTINATION")
-        or str(paths.mlflow_artifacts()),
+        "MLFLOW_ARTIFACTS_DESTINATION": _given("SLIPWAY_ARTIFACTS_DESTINATION") or str(paths.mlflow_artifacts()),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
+        **_usable_home(),
     }
+
+
+def _given(name: str) -> str:
+    """A variable of the person's; empty counts as not set."""
+    return os.environ.get(name, "").strip()
+
+
+def _usable_home() -> dict[str, str]:
+    """Libraries write to HOME: where there is none, ours serves."""
+    given = os.environ.get("HOME", "")
+    return {} if given and os.access(given, os.W_OK) else {"HOME": str(paths.home())}
 
 
 def write_environment_file(env: dict[str, str]) -> None:
@@ -63,7 +70,7 @@ def write_environment_file(env: dict[str, str]) -> None:
 
 def external_mlflow_store(database_url: str) -> str:
     """MLflow's database beside Slipway's on a PostgreSQL of your own, made if it is missing."""
-    given = os.environ.get("SLIPWAY_MLFLOW_DATABASE_URL", "").strip()
+    given = _given("SLIPWAY_MLFLOW_DATABASE_URL")
     if given:
         return _for_sqlalchemy(given)
     name = unquote(urlsplit(database_url).path.lstrip("/")) + "_mlflow"
