@@ -1,0 +1,157 @@
+"""Real small models, fitted once: scikit-learn on digits and iris, stored as MLflow stores them."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_diabetes, load_digits, load_iris
+from sklearn.ensemble import GradientBoostingRegressor
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from engine.sandbox import Limits, SandboxResult, run
+
+ROOT = Path(__file__).parents[2]
+Task = Callable[..., SandboxResult]
+
+warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    """Runs a task of the engine in the sandbox."""
+
+    def go(name: str, params: dict[str, Any] | None = None, **more: Any) -> SandboxResult:
+        inputs = {key: more.pop(key) for key in list(more) if isinstance(more[key], Path) and key != "python"}
+        more.setdefault("limits", Limits(seconds=120))
+        return run(name, params=params or {}, inputs=inputs, scratch=tmp_path / "scratch", **more)
+
+    return go
+
+
+def save(model: Any, folder: Path, example: Any, predicted: Any, **more: Any) -> Path:
+    """Stores a model the way `mlflow.sklearn.log_model` does."""
+    import mlflow
+
+    mlflow.sklearn.save_model(
+        model,
+        str(folder),
+        signature=mlflow.models.infer_signature(example, predicted),
+        input_example=example,
+        pip_requirements=["scikit-learn==1.9.0", "numpy", "skops"],
+        **more,
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="session")
+def digits_model(models: Path) -> Path:
+    """A scaler and a small network on 8x8 digits, stored as skops."""
+    x, y = load_digits(return_X_y=True)
+    network = MLPClassifier((32,), max_iter=40, random_state=0)
+    model = make_pipeline(StandardScaler(), network)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(x, y)
+    return save(model, models / "digits", x[:8], y[:8])
+
+
+@pytest.fixture(scope="session")
+def iris_model(models: Path) -> Path:
+    """Logistic regression on named iris columns with text labels, stored as a pickle."""
+    data = load_iris(as_frame=True)
+    y = data.target.map(dict(enumerate(data.target_names)))
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(data.data, y)
+    return save(model, models / "iris", data.data.head(5), y.head(5), serialization_format="cloudpickle")
+
+
+@pytest.fixture(scope="session")
+def diabetes_model(models: Path) -> Path:
+    """Boosted trees, a regression."""
+    x, y = load_diabetes(return_X_y=True)
+    model = GradientBoostingRegressor(n_estimators=20, random_state=0).fit(x, y)
+    return save(model, models / "diabetes", x[:5], y[:5])
+
+
+@pytest.fixture(scope="session")
+def mixed_model(models: Path) -> Path:
+    """A table of numbers and words."""
+    frame = mixed_frame()
+    columns = ColumnTransformer(
+        [("words", OneHotEncoder(handle_unknown="ignore"), ["colour"]), ("numbers", StandardScaler(), ["size", "age"])]
+    )
+    model = make_pipeline(columns, LogisticRegression()).fit(frame.drop(columns="target"), frame.target)
+    return save(model, models / "mixed", frame.drop(columns="target").head(5), frame.target.head(5))
+
+
+def mixed_frame() -> pd.DataFrame:
+    random = np.random.default_rng(1)
+    frame = pd.DataFrame(
+        {"size": random.normal(size=200), "colour": random.choice(["red", "blue"], 200), "age": random.integers(1, 90, 200)}
+    )
+    frame["target"] = ((frame["size"] > 0) & (frame.colour == "red")).astype(int)
+    return frame
+
+
+@pytest.fixture(scope="session")
+def text_model(models: Path) -> Path:
+    texts = pd.Series(["good fine film", "bad dull film", "fine work", "dull work", "good", "bad"] * 5, name="text")
+    y = np.array([1, 0, 1, 0, 1, 0] * 5)
+    model = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, y)
+    folder = models / "text"
+    save(model, folder, texts.to_frame().head(4), y[:4], serialization_format="cloudpickle")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits_rows(models: Path) -> Path:
+    x, y = load_digits(return_X_y=True)
+    path = models / "digits.csv"
+    pd.DataFrame(x, columns=[f"x{i}" for i in range(64)]).assign(target=y).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="session")
+def digits_onnx(models: Path) -> Path:
+    """The digits network as a bare ONNX file."""
+    from skl2onnx import to_onnx
+
+    x, y = load_digits(return_X_y=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = make_pipeline(StandardScaler(), MLPClassifier((128,), max_iter=40, random_state=0)).fit(x, y)
+    path = models / "digits.onnx"
+    converted = to_onnx(model, x[:1].astype(np.float32), options={id(model): {"zipmap": False}})
+    path.write_bytes(converted.SerializeToString())
+    return path
+
+
+@pytest.fixture
+def mlflow_folder(tmp_path: Path) -> Callable[[dict[str, bytes], str], Path]:
+    """A hand-made MLflow folder: files and the text of MLmodel."""
+
+    def make(files: dict[str, bytes], mlmodel: str | None = None) -> Path:
+        folder = tmp_path / "made"
+        folder.mkdir()
+        text = json.dumps({"flavors": {"sklearn": {"pickled_model": "model.pkl", "sklearn_version": "1.9.0"}}})
+        for name, content in {"MLmodel": (mlmodel or text).encode(), **files}.items():
+            (folder / name).write_bytes(content)
+        return folder
+
+    return make
