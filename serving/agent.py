@@ -10,6 +10,7 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from serving.control import Control, ControlError
@@ -41,6 +42,7 @@ class Agent(threading.Thread):
         self.started_from_disk = threading.Event()
         self.generation = 0
         self.changes = 0
+        self.on_change: Callable[[], object] | None = None  # called in the loop's thread
         self.status: dict[str, dict[str, Any]] = {}
         self._models: dict[tuple[str, str], Model] = {}
         self._draining: list[tuple[Table, list[Deployment]]] = []
@@ -152,7 +154,9 @@ class Agent(threading.Thread):
         }
         table = Table(document.generation, endpoints)
         self._swap(table)
-        self.generation = document.generation
+        if self.generation != document.generation:
+            self.generation = document.generation
+            self.changes += 1
         if failed:
             self._retries += 1
             delay = min(MAX_RETRY_S, 2.0 ** min(self._retries, 6))
@@ -249,7 +253,12 @@ class Agent(threading.Thread):
             status[ident] = _entry("failed", text, "", 0)
         if status != self.status:
             self.status = status
-            self.changes += 1
+            self._changed()
+
+    def _changed(self) -> None:
+        self.changes += 1
+        if self.on_change is not None:
+            self.loop.call_soon_threadsafe(self.on_change)
 
 
 def _entry(state: str, reason: str, sha256: str, memory: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from serving.protocol.datatypes import Datatype, of_ort
 THREAD_HOP_US = 50.0
 WARM_LIMIT_S = 20.0
 _RUNS = 5
+_ENOUGH_S = 0.05  # a model this slow needs no exact figure
 
 ort.set_default_logger_severity(4)
 
@@ -90,6 +91,8 @@ class Model:
                 start = time.perf_counter()
                 self.session.run(self.output_names, feeds, options)
                 times.append(time.perf_counter() - start)
+                if sum(times) > _ENOUGH_S:
+                    break
         except Exception as error:
             if options.terminate:
                 raise ModelError(f"a trial run did not end within {WARM_LIMIT_S:.0f} s") from error

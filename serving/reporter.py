@@ -7,6 +7,7 @@ twice; meanwhile counting goes on in the recorder's bounded windows.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -39,6 +40,8 @@ class Reporter:
         self._batch: bytes | None = None
         self._reported = -1
         self._last = time.monotonic()
+        self._wake = asyncio.Event()
+        agent.on_change = self._wake.set
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reporter")
 
     async def run(self) -> None:
@@ -47,9 +50,14 @@ class Reporter:
         while True:
             pause = BUSY_S
             if failures:
-                ceiling = min(MAX_BACKOFF_S, BUSY_S * 2 ** min(failures, 6))
+                ceiling = min(MAX_BACKOFF_S, BUSY_S * 2 ** min(failures - 1, 6))
                 pause = random.uniform(ceiling / 2, ceiling)  # noqa: S311 - spreads the return
-            await asyncio.sleep(pause)
+                await asyncio.sleep(pause)
+            else:
+                # A rollout waits for the news that a deployment is ready: that goes out at once.
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), pause)
+            self._wake.clear()
             failures = 0 if await self.step() else failures + 1
 
     async def step(self, force: bool = False) -> bool:

@@ -72,6 +72,10 @@ class ControlPlane:
             last[report["process"]] = report
         return [report["deployments"] for report in last.values()]
 
+    def state(self, ident: str) -> dict[str, Any]:
+        """What was last said of one deployment; empty when nothing."""
+        return next((s[ident] for s in self.states() if ident in s), {})
+
     def observed(self, generation: int, processes: int = 1) -> bool:
         last: dict[int, int] = {}
         for report in list(self.received):
@@ -110,8 +114,10 @@ class ControlPlane:
                 known = self.headers.get("If-None-Match")
                 with plane._changed:
                     plane._changed.wait_for(
-                        lambda: plane._stopping
-                        or (plane.document is not None and known != f'"{plane.generation}"'),
+                        lambda: (
+                            plane._stopping
+                            or (plane.document is not None and known != f'"{plane.generation}"')
+                        ),
                         timeout=wait,
                     )
                     tag = f'"{plane.generation}"'

@@ -58,7 +58,7 @@ def identity(kind: int, shape: list) -> bytes:
     )
 
 
-def slow(rounds: int = 400) -> bytes:
+def slow(rounds: int = 3000) -> bytes:
     """x FP32 [N,4] -> y FP32 [N,4] after a long loop of matrix products."""
     size = 160
     body = helper.make_graph(

@@ -100,9 +100,7 @@ def raw(data: str, datatype: str = "FP32") -> str:
     "number", ["NaN", "Infinity", "-Infinity", "1e400", "-1e400", "1" + "0" * 400, "[NaN]"]
 )
 @pytest.mark.parametrize("place", ["[1,2,3,{}]", "[[1,2,3,{}]]"])
-def test_number_is_refused_by_name_when_it_is_not_finite(
-    standalone: Server, number: str, place: str
-) -> None:
+def test_number_is_refused_by_name_when_it_is_not_finite(standalone: Server, number: str, place: str) -> None:
     refused(standalone, post(standalone, raw(place.format(number))))
 
 
@@ -252,9 +250,7 @@ def test_body_is_refused_before_it_is_read_when_too_large(standalone: Server) ->
 
 
 def test_chunked_body_is_refused_when_it_grows_too_large(standalone: Server) -> None:
-    answer = standalone.client.post(
-        "/v2/models/tiny/infer", content=(b"[" * (1 << 20) for _ in range(5))
-    )
+    answer = standalone.client.post("/v2/models/tiny/infer", content=(b"[" * (1 << 20) for _ in range(5)))
     refused(standalone, answer, name=None, status=413)
 
 

@@ -213,9 +213,7 @@ def test_raw_body_is_the_one_input_when_the_header_length_is_zero(standalone: Se
 
 
 def test_empty_tensor_is_answered_when_a_dimension_is_zero(standalone: Server) -> None:
-    body = standalone.infer(
-        "id-fp32", {"name": "x", "shape": [0, 3], "datatype": "FP32", "data": []}
-    ).json()
+    body = standalone.infer("id-fp32", {"name": "x", "shape": [0, 3], "datatype": "FP32", "data": []}).json()
     assert body["outputs"][0] == {"name": "y", "shape": [0, 3], "datatype": "FP32", "data": []}
 
 
