@@ -14,6 +14,8 @@ from pathlib import Path
 import psycopg2
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from slipway import paths
 from slipway.launch import services
@@ -77,7 +79,7 @@ def test_password_is_needed_when_connecting(embedded):
     with pytest.raises(psycopg2.OperationalError, match="password"):
         psycopg2.connect(dbname="postgres", user="postgres", host=str(embedded.postgres.socket_folder))
     with pytest.raises(redis.AuthenticationError):
-        redis.Redis(unix_socket_path=str(embedded.redis.socket)).ping()
+        redis.Redis(unix_socket_path=str(embedded.redis.socket), retry=Retry(NoBackoff(), 0)).ping()
     assert ask(addresses, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user") is False
 
 
