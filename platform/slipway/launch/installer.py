@@ -65,7 +65,7 @@ class Runner:
                         said = time.monotonic()
                 elif time.monotonic() - said >= STILL_EVERY:
                     said = time.monotonic()
-                    self.say(f"  … {said - started:.0f} s")
+                    self.say(f"  … still at it after {said - started:.0f} s")
         return None if process.returncode == 0 else "".join(lines) or f"exit status {process.returncode}"
 
 

@@ -136,8 +136,11 @@ class Postgres:
         cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [name])
         verb = "ALTER" if cursor.fetchone() else "CREATE"
         cursor.execute(
-            sql.SQL("{} ROLE {} LOGIN CREATEDB PASSWORD {}").format(
-                sql.SQL(verb), sql.Identifier(name), sql.Literal(password)
+            sql.SQL("{} ROLE {} LOGIN {} PASSWORD {}").format(
+                sql.SQL(verb),
+                sql.Identifier(name),
+                sql.SQL("CREATEDB" if name == "slipway" else "NOCREATEDB"),  # the tests' databases
+                sql.Literal(password),
             )
         )
         cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
