@@ -76,6 +76,7 @@ class Up:
     def _start(self) -> None:
         self._start_stores()
         self._start_line("mlflow")
+        self._admin_password()
         if self.commands:
             say("Preparing the database …")
         for command in self.commands:
@@ -175,9 +176,20 @@ class Up:
             )
         except LaunchError as error:
             # Everything else runs: the person can look into it with the product at hand.
-            say(f"The demo did not finish and runs again at the next start. {error}")
+            words = str(error).partition("\n")[0].removesuffix(" ends:")
+            say(f"The demo did not finish and runs again at the next start: {words}.")
             return
         paths.demo_done().touch()
+
+    def _admin_password(self) -> None:
+        """The generated password, which `manage.py bootstrap` gives to the account that it makes.
+
+        Without a file the password is the person's own, so that no start prints one that is not true.
+        """
+        if os.environ.get("SLIPWAY_ADMIN_PASSWORD"):
+            paths.admin_password().unlink(missing_ok=True)
+        elif not paths.admin_token().exists():  # the first start
+            keys.secret(self.secrets, paths.admin_password().name, length=12)
 
     def _start_warden(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
