@@ -96,6 +96,7 @@ class Agent(threading.Thread):
         if control is None:
             return
         wait = WAIT_S
+        former = self._etag
         if self._retry_at is not None:
             wait = max(0.0, min(wait, self._retry_at - time.monotonic()))
         if self._draining:
@@ -103,7 +104,7 @@ class Agent(threading.Thread):
         began = time.monotonic()
         answer = control.state(self._etag, wait)
         self.runtime.last_contact = time.time()
-        if answer.document is not None:
+        if answer.document is not None and (answer.etag is None or answer.etag != former):
             self._etag = answer.etag
             try:
                 document = parse_document(answer.document)
@@ -113,7 +114,7 @@ class Agent(threading.Thread):
                 self._refusal = None
                 self._retries = 0
                 self.apply(document)
-        elif time.monotonic() - began < 0.2 and wait > 1:
+        if time.monotonic() - began < 0.2 and wait >= 1 and answer.etag == former:
             # A control plane that does not wait must not be asked in a tight loop.
             self.stopping.wait(random.uniform(0.5, 1.0))  # noqa: S311
         self._retry_if_due()
@@ -145,13 +146,12 @@ class Agent(threading.Thread):
                 try:
                     self._load(placement, download=not from_disk)
                 except (ModelError, StoreError, ControlError, OSError) as error:
-                    failed[placement.id] = str(error)[:300]
+                    reason = error.strerror if isinstance(error, OSError) else str(error)
+                    failed[placement.id] = (reason or type(error).__name__)[:300]
                     self.runtime.load_failures += 1
-                    log.error("endpoint %s, deployment %s: %s", spec.name, placement.id, error)
+                    log.error("endpoint %s, deployment %s: %s", spec.name, placement.id, reason)
         former = self.runtime.table
-        endpoints = {
-            s.name: self._endpoint(s, former.endpoints.get(s.name), failed) for s in document.endpoints
-        }
+        endpoints = {s.name: self._endpoint(s, former.endpoints.get(s.name), failed) for s in document.endpoints}
         table = Table(document.generation, endpoints)
         self._swap(table)
         if self.generation != document.generation:
@@ -210,9 +210,7 @@ class Agent(threading.Thread):
         raw = [
             {
                 **spec.raw,
-                "deployments": [
-                    _raw_placement(d.placement) for d in table.endpoints[spec.name].deployments if d.model
-                ],
+                "deployments": [_raw_placement(d.placement) for d in table.endpoints[spec.name].deployments if d.model],
             }
             if _held(spec, table.endpoints[spec.name])
             else spec.raw
@@ -239,9 +237,7 @@ class Agent(threading.Thread):
                 status[placement.id] = _entry("loading", "", placement.sha256, 0)
         if failed is None:
             failed = {i: s["reason"] for i, s in self.status.items() if s["state"] == "failed"}
-        wished = {
-            p.id: p for e in (self._document.endpoints if self._document else ()) for p in e.deployments
-        }
+        wished = {p.id: p for e in (self._document.endpoints if self._document else ()) for p in e.deployments}
         for ident, reason in failed.items():
             if ident in wished:
                 status[ident] = _entry("failed", reason, wished[ident].sha256, 0)

@@ -104,6 +104,9 @@ class App:
         key = headers.get(b"x-slipway-key") or headers.get(b"x-request-id")
         call = Call(endpoint, route.version, key, body, head)
         table.inflight += 1
+        # A large body counts against the budget until its call is done: it waits for a thread meanwhile.
+        held = len(body) if len(body) >= POOL_BODY else 0
+        runtime.body_bytes += held
         try:
             if len(body) >= POOL_BODY:
                 encoded = await asyncio.get_running_loop().run_in_executor(runtime.pool, call.whole)
@@ -121,14 +124,11 @@ class App:
             raise
         finally:
             table.inflight -= 1
+            runtime.body_bytes -= held
         deployment = call.deployment
         assert deployment is not None
-        runtime.recorder.record(
-            deployment, time.time(), (time.perf_counter() - start) * 1e6, False, call.label
-        )
-        await self._send(
-            send, 200, _answer_headers(encoded, deployment.header, request_id), encoded.body, route.model
-        )
+        runtime.recorder.record(deployment, time.time(), (time.perf_counter() - start) * 1e6, False, call.label)
+        await self._send(send, 200, _answer_headers(encoded, deployment.header, request_id), encoded.body, route.model)
         if endpoint.shadows:
             runtime.mirror.send(endpoint.shadows, call.feeds)
 
@@ -138,7 +138,9 @@ class App:
         announced = headers.get(b"content-length")
         expected = int(announced) if announced is not None and announced.isdigit() else 0
         if expected > limit:
-            raise ServingError(413, f"the body is larger than {limit} bytes")
+            # A modest excess is let in (and thrown away), so that the client gets to read the answer.
+            closing = ((b"connection", b"close"),) if expected > 4 * limit else ()
+            raise ServingError(413, f"the body is larger than {limit} bytes", closing)
         message = await receive() if expected else await asyncio.wait_for(receive(), BODY_S)
         if message["type"] == "http.disconnect":
             raise ClientGone

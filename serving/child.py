@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -12,10 +13,14 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 
 from serving.options import Options
+
+if TYPE_CHECKING:
+    from serving.runtime import Runtime
 
 log = logging.getLogger("serving.child")
 
@@ -54,10 +59,9 @@ class _Server(uvicorn.Server):
 
 def run_child(options: Options, index: int, port: int, run_folder: Path) -> None:
     """Serve until SIGTERM; ends the process with 0 after a drain."""
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format=f"serving[{index}] %(levelname)s %(message)s"
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=f"serving[{index}] %(levelname)s %(message)s")
+    for noisy in ("httpx", "uvicorn.error"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -106,6 +110,7 @@ async def _serve(options: Options, index: int, port: int, run_folder: Path) -> N
         loop.add_signal_handler(sig, drain)
 
     tasks: list[asyncio.Task[None]] = []
+    agent: Agent | None = None
     reporter: Reporter | None = None
     if options.models is not None:
         runtime.swap(await asyncio.to_thread(load_folder, options.models))
@@ -120,25 +125,25 @@ async def _serve(options: Options, index: int, port: int, run_folder: Path) -> N
         # A process that comes back after a crash must not answer "still loading" where its siblings answer.
         await asyncio.to_thread(agent.started_from_disk.wait, START_S)
     tasks.append(loop.create_task(_keep_snapshot(runtime, discard=reporter is None)))
+    # What is loaded stays: the collector need not walk it again and again.
+    gc.collect()
+    gc.freeze()
     # Listen only now: a socket that is bound but served by a busy process would take connections and let
     # them wait, while its siblings could answer.
     sock = listen(options.host, port)
     await server.serve(sockets=[sock])
     for task in tasks:
         task.cancel()
+    if agent is not None:
+        agent.stopping.set()
     if reporter is not None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2):
-                await reporter.step(force=True)
+        await reporter.flush(seconds=2)
     with contextlib.suppress(OSError):
         runtime.snapshots.write(runtime.snapshot())
 
 
-async def _keep_snapshot(runtime: object, discard: bool) -> None:
+async def _keep_snapshot(runtime: Runtime, discard: bool) -> None:
     """Write this process's numbers every second, for whichever process is asked for metrics."""
-    from serving.runtime import Runtime
-
-    assert isinstance(runtime, Runtime)
     failing = False
     while True:
         if discard:

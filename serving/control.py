@@ -75,13 +75,9 @@ class Control:
     def artifact(self, sha256: str) -> Iterator[bytes]:
         """Bytes of an artifact in chunks. Raises ControlError."""
         try:
-            with self._client.stream(
-                "GET", f"/api/v1/serving/artifacts/{sha256}", headers=self._headers()
-            ) as answer:
+            with self._client.stream("GET", f"/api/v1/serving/artifacts/{sha256}", headers=self._headers()) as answer:
                 if answer.status_code != 200:
-                    raise ControlError(
-                        f"the control plane answered {answer.status_code} for artifact {sha256[:12]}"
-                    )
+                    raise ControlError(f"the control plane answered {answer.status_code} for artifact {sha256[:12]}")
                 yield from answer.iter_bytes(1 << 20)
         except httpx.HTTPError as error:
             raise ControlError(f"artifact {sha256[:12]}: download failed: {type(error).__name__}") from error

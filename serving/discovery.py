@@ -30,9 +30,7 @@ def _json(value: Any, status: int = 200) -> Answer:
 def answer_server(route: Route, runtime: Runtime) -> Answer:
     """Server metadata, liveness and readiness."""
     if route.kind == "server":
-        return _json(
-            {"name": "slipway", "version": VERSION, "extensions": ["binary_tensor_data", "model_repository"]}
-        )
+        return _json({"name": "slipway", "version": VERSION, "extensions": ["binary_tensor_data", "model_repository"]})
     if route.kind == "ready":
         ready = runtime.loaded and not runtime.draining
         return _json({"ready": ready}, 200 if ready else 503)

@@ -133,8 +133,7 @@ def _deployment_metrics(deployments: dict[Any, dict[str, Any]]) -> Iterator[Metr
         errors.add_metric(list(key), total["errors"])
         edges = [(GAMMA ** (int(index) + 1), count) for index, count in total["latency"].items()]
         buckets = [
-            (f"{bound / 1e6:g}", float(sum(count for edge, count in edges if edge <= bound)))
-            for bound in _BOUNDS
+            (f"{bound / 1e6:g}", float(sum(count for edge, count in edges if edge <= bound))) for bound in _BOUNDS
         ]
         buckets.append(("+Inf", float(sum(count for _, count in edges))))
         latency.add_metric(list(key), buckets=buckets, sum_value=total["total_us"] / 1e6)

@@ -142,9 +142,7 @@ def _label(outputs: tuple[Tensor, ...]) -> str | None:
         kind = tensor.datatype
         if kind.name != "BYTES" and (kind.low is None):
             continue
-        if tensor.shape is not None and (
-            len(tensor.shape) == 1 or (len(tensor.shape) == 2 and tensor.shape[1] == 1)
-        ):
+        if tensor.shape is not None and (len(tensor.shape) == 1 or (len(tensor.shape) == 2 and tensor.shape[1] == 1)):
             return tensor.name
     return None
 

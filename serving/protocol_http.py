@@ -22,7 +22,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEAD_S, self._too_slow)
+        self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -32,20 +32,24 @@ class Protocol(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
+        # Most heads come in one piece and never need a timer.
+        if self._in_head and self._head_timer is None:
+            self._arm()
         if self._in_head and self._head_bytes > MAX_HEAD and not self.transport.is_closing():
             self.send_400_response("Request head is too large.")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_S, self._too_slow)
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._head_bytes = 0
         self._stop_timer()
         super().on_headers_complete()
+
+    def _arm(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_S, self._too_slow)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:

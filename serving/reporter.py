@@ -60,6 +60,13 @@ class Reporter:
             self._wake.clear()
             failures = 0 if await self.step() else failures + 1
 
+    async def flush(self, seconds: float) -> None:
+        """Send what is left, for at most so long: the batch that is out, then the last windows."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                if await self.step(force=True) and self.runtime.recorder.waiting:
+                    await self.step(force=True)
+
     async def step(self, force: bool = False) -> bool:
         """Send what there is to send; whether the control plane took it (or there was nothing)."""
         if self._batch is None:

@@ -69,9 +69,7 @@ class Runtime:
             "shadow_requests_dropped": self.mirror.dropped,
             "model_load_failures": self.load_failures,
         }
-        return snapshot(
-            self.snapshots.base, self.recorder.totals(), counters, dict(self.responses), gauges, self.index
-        )
+        return snapshot(self.snapshots.base, self.recorder.totals(), counters, dict(self.responses), gauges, self.index)
 
     async def swap_from_thread(self, table: Table) -> Table:
         """As `swap`, for `asyncio.run_coroutine_threadsafe`."""

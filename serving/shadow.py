@@ -66,10 +66,12 @@ class Mirror:
         micros = (time.perf_counter() - start) * 1e6
         loop.call_soon_threadsafe(self._done, shadow, micros, failed, label, size)
 
-    def _done(
-        self, shadow: Deployment, micros: float, failed: bool, label: np.ndarray | None, size: int
-    ) -> None:
-        self._waiting[shadow.id] -= 1
+    def _done(self, shadow: Deployment, micros: float, failed: bool, label: np.ndarray | None, size: int) -> None:
+        left = self._waiting[shadow.id] - 1
+        if left:
+            self._waiting[shadow.id] = left
+        else:
+            del self._waiting[shadow.id]
         self._bytes -= size
         self._recorder.record(shadow, time.time(), micros, failed, label)
 

@@ -94,9 +94,7 @@ class Store:
             if size and written != size:
                 raise StoreError(f"artifact {sha256[:12]} has {written} bytes, {size} were announced")
             if digest.hexdigest() != sha256:
-                raise StoreError(
-                    f"artifact {sha256[:12]} is corrupt: its bytes hash to {digest.hexdigest()[:12]}"
-                )
+                raise StoreError(f"artifact {sha256[:12]} is corrupt: its bytes hash to {digest.hexdigest()[:12]}")
             temporary.replace(self.artifacts / sha256)
             _sync_folder(self.artifacts)
         finally:

@@ -14,6 +14,7 @@ import socket
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 import httpx  # noqa: F401 - imported before the fork, for quick restarts
@@ -91,8 +92,9 @@ class Supervisor:
             die_with_parent(parent)
             run_child(self.options, index, self.port, self.run_folder)
             code = 0
-        except BaseException as error:
-            print(f"serving[{index}]: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        except BaseException:  # the fork must end here, not go on as a second parent
+            traceback.print_exc()
+            sys.stderr.flush()
         finally:
             os._exit(code)
 

@@ -93,9 +93,7 @@ class Endpoint:
         if key is None:
             return random.random() * self._total  # noqa: S311 - spreads load, hides nothing
         data = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key
-        digest = hashlib.blake2b(
-            data, digest_size=8, person=b"slipway", salt=self.name.encode()[:16]
-        ).digest()
+        digest = hashlib.blake2b(data, digest_size=8, person=b"slipway", salt=self.name.encode()[:16]).digest()
         return int.from_bytes(digest, "big") / 2**64 * self._total
 
     def _pinned(self, version: str, key: str | bytes | None) -> Deployment:

@@ -21,9 +21,7 @@ from serving.protocol.errors import BadInput, shown
 _WIDE = {"d": np.dtype(np.float64), "i": np.dtype(np.int64), "u": np.dtype(np.uint64)}
 
 
-def build_feeds(
-    model: Model, envelope: Envelope, body: bytes | memoryview, json_size: int
-) -> dict[str, np.ndarray]:
+def build_feeds(model: Model, envelope: Envelope, body: bytes | memoryview, json_size: int) -> dict[str, np.ndarray]:
     """Arrays by input name, each of the declared shape and the model's dtype (BYTES: object of str).
 
     `body` is the whole request body; binary data starts at `json_size` bytes. Raises BadInput."""
@@ -94,9 +92,7 @@ def check_shape(name: str, shape: Sequence[int], expected: tuple[int, ...] | Non
                 break
         else:
             return
-    raise BadInput(
-        f"input {shown(name)!r}: shape {shown(list(shape))} does not fit the model's {list(expected)}"
-    )
+    raise BadInput(f"input {shown(name)!r}: shape {shown(list(shape))} does not fit the model's {list(expected)}")
 
 
 def _wrong_datatype(raw: RawInput, tensor: Tensor) -> NoReturn:
@@ -247,8 +243,7 @@ def _narrow(raw: RawInput, wide: np.ndarray, datatype: Datatype) -> np.ndarray:
 def _check_count(raw: RawInput, found: int, count: int) -> None:
     if found != count:
         raise BadInput(
-            f"input {shown(raw.name)!r}: shape {shown(raw.shape)} needs {shown(count)} values, "
-            f"{found} were given"
+            f"input {shown(raw.name)!r}: shape {shown(raw.shape)} needs {shown(count)} values, {found} were given"
         )
 
 

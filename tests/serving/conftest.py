@@ -66,9 +66,7 @@ class Server:
         return self
 
     def infer(self, model: str, *inputs: dict, headers: dict | None = None, **more: object) -> httpx.Response:
-        return self.client.post(
-            f"/v2/models/{model}/infer", json={"inputs": list(inputs), **more}, headers=headers
-        )
+        return self.client.post(f"/v2/models/{model}/infer", json={"inputs": list(inputs), **more}, headers=headers)
 
     def children(self) -> list[int]:
         pid = self.process.pid

@@ -114,10 +114,7 @@ class ControlPlane:
                 known = self.headers.get("If-None-Match")
                 with plane._changed:
                     plane._changed.wait_for(
-                        lambda: (
-                            plane._stopping
-                            or (plane.document is not None and known != f'"{plane.generation}"')
-                        ),
+                        lambda: plane._stopping or (plane.document is not None and known != f'"{plane.generation}"'),
                         timeout=wait,
                     )
                     tag = f'"{plane.generation}"'

@@ -53,9 +53,7 @@ def constant(value: float) -> bytes:
 
 def identity(kind: int, shape: list) -> bytes:
     """x -> y unchanged."""
-    return _model(
-        [helper.make_node("Identity", ["x"], ["y"])], [info("x", kind, shape)], [info("y", kind, shape)]
-    )
+    return _model([helper.make_node("Identity", ["x"], ["y"])], [info("x", kind, shape)], [info("y", kind, shape)])
 
 
 def slow(rounds: int = 3000) -> bytes:

@@ -96,9 +96,7 @@ def raw(data: str, datatype: str = "FP32") -> str:
     return f'{{"inputs":[{{"name":"x","shape":[1,4],"datatype":"{datatype}","data":{data}}}]}}'
 
 
-@pytest.mark.parametrize(
-    "number", ["NaN", "Infinity", "-Infinity", "1e400", "-1e400", "1" + "0" * 400, "[NaN]"]
-)
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "-1e400", "1" + "0" * 400, "[NaN]"])
 @pytest.mark.parametrize("place", ["[1,2,3,{}]", "[[1,2,3,{}]]"])
 def test_number_is_refused_by_name_when_it_is_not_finite(standalone: Server, number: str, place: str) -> None:
     refused(standalone, post(standalone, raw(place.format(number))))
@@ -213,9 +211,7 @@ def head(size: Any, datatype: str = "FP32", shape: Any = (1, 4)) -> bytes:
 def test_binary_tensor_is_refused_by_name_when_its_bytes_do_not_fit(
     standalone: Server, model: str, document: bytes, blob: bytes
 ) -> None:
-    answer = post(
-        standalone, document + blob, model, **{"Inference-Header-Content-Length": str(len(document))}
-    )
+    answer = post(standalone, document + blob, model, **{"Inference-Header-Content-Length": str(len(document))})
     refused(standalone, answer)
 
 
@@ -227,9 +223,7 @@ def test_header_length_is_refused_when_it_does_not_fit_the_body(standalone: Serv
 
 def test_trailing_bytes_are_refused_when_no_tensor_claims_them(standalone: Server) -> None:
     document = head(16)
-    answer = post(
-        standalone, document + b"\0" * 20, **{"Inference-Header-Content-Length": str(len(document))}
-    )
+    answer = post(standalone, document + b"\0" * 20, **{"Inference-Header-Content-Length": str(len(document))})
     refused(standalone, answer, name=None)
 
 
@@ -241,9 +235,7 @@ def test_raw_body_is_refused_when_it_cannot_be_the_input(standalone: Server, mod
 
 def test_body_is_refused_before_it_is_read_when_too_large(standalone: Server) -> None:
     with socket.create_connection(("127.0.0.1", int(standalone.url.rsplit(":", 1)[1]))) as sock:
-        sock.sendall(
-            b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999999\r\n\r\n"
-        )
+        sock.sendall(b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999999\r\n\r\n")
         sock.settimeout(10)
         assert sock.recv(100).startswith(b"HTTP/1.1 413")
     refused(standalone, post(standalone, b"[" * (5 << 20)), name=None, status=413)

@@ -128,9 +128,7 @@ def test_weights_still_change_when_only_a_shadow_or_spare_fails(
     wait_until(lambda: control.state("9").get("state") == "failed")
 
 
-def test_document_is_refused_whole_when_weights_do_not_sum(
-    serve: Serve, control: ControlPlane, tmp_path: Path
-) -> None:
+def test_document_is_refused_whole_when_weights_do_not_sum(serve: Serve, control: ControlPlane, tmp_path: Path) -> None:
     a, b = control.add(models.constant(1)), control.add(models.constant(2))
     control.publish(endpoint("m", deployment("1", a)))
     server = follow(serve, control, tmp_path).wait_ready("m")
@@ -164,9 +162,7 @@ def test_saved_state_serves_when_the_control_plane_is_down_at_start(
     wait_until(lambda: value(server) == 2.0)
 
 
-def test_cached_artifact_is_put_aside_when_a_bit_flipped(
-    serve: Serve, control: ControlPlane, tmp_path: Path
-) -> None:
+def test_cached_artifact_is_put_aside_when_a_bit_flipped(serve: Serve, control: ControlPlane, tmp_path: Path) -> None:
     data = control.add(models.constant(1))
     placed = deployment("1", data)
     control.publish(endpoint("m", placed))
@@ -214,9 +210,7 @@ def test_same_key_gets_the_same_deployment_when_weights_grow(
     assert ids == again and set(ids.values()) == {"1", "2"}
 
 
-def test_pinned_version_answers_when_it_is_warm_only(
-    serve: Serve, control: ControlPlane, tmp_path: Path
-) -> None:
+def test_pinned_version_answers_when_it_is_warm_only(serve: Serve, control: ControlPlane, tmp_path: Path) -> None:
     a, b = control.add(models.constant(1)), control.add(models.constant(2))
     control.publish(endpoint("m", deployment("10", a, version="3"), deployment("11", b, 0, "warm", "4")))
     server = follow(serve, control, tmp_path).wait_ready("m")
@@ -236,9 +230,7 @@ def test_endpoint_is_unavailable_when_it_has_no_live_deployment(
 
 def test_token_is_demanded_when_access_is_token(serve: Serve, control: ControlPlane, tmp_path: Path) -> None:
     data = control.add(models.constant(1))
-    control.publish(
-        endpoint("m", deployment("1", data), tokens=["good"]), endpoint("open", deployment("2", data))
-    )
+    control.publish(endpoint("m", deployment("1", data), tokens=["good"]), endpoint("open", deployment("2", data)))
     server = follow(serve, control, tmp_path).wait_ready("open")
     for path in ("", "/ready", "/versions/1"):
         assert server.client.get(f"/v2/models/m{path}").status_code == 401
@@ -248,9 +240,7 @@ def test_token_is_demanded_when_access_is_token(serve: Serve, control: ControlPl
     good = {"Authorization": "Bearer good"}
     assert server.infer("m", rows(), headers=good).status_code == 200
     assert server.client.get("/v2/models/m", headers=good).status_code == 200
-    names = [
-        {e["name"] for e in server.client.post("/v2/repository/index", headers=h).json()} for h in ({}, good)
-    ]
+    names = [{e["name"] for e in server.client.post("/v2/repository/index", headers=h).json()} for h in ({}, good)]
     assert names == [{"open"}, {"open", "m"}]
     # A token that is taken away stops working even while a broken deployment holds the routing.
     control.publish(endpoint("m", deployment("8", models.constant(8)), tokens=["other"]))
@@ -258,9 +248,7 @@ def test_token_is_demanded_when_access_is_token(serve: Serve, control: ControlPl
     assert value(server, Authorization="Bearer other") == 1.0
 
 
-def test_shadow_sees_requests_and_harms_none_when_it_fails(
-    serve: Serve, control: ControlPlane, tmp_path: Path
-) -> None:
+def test_shadow_sees_requests_and_harms_none_when_it_fails(serve: Serve, control: ControlPlane, tmp_path: Path) -> None:
     live = control.add(models.constant(1))
     good = control.add(models.classifier())
     wrong = control.add(models.two_inputs())
@@ -276,26 +264,20 @@ def test_shadow_sees_requests_and_harms_none_when_it_fails(
     assert {value(server) for _ in range(20)} == {1.0}
 
     def counted(ident: str, field: str) -> int:
-        return sum(
-            w[field] for r in control.accepted.values() for w in r["windows"] if w["deployment"] == ident
-        )
+        return sum(w[field] for r in control.accepted.values() for w in r["windows"] if w["deployment"] == ident)
 
     wait_until(lambda: counted("3", "requests") == 20 and counted("2", "requests") == 20)
     assert counted("2", "errors") == 0 and counted("3", "errors") == 20
     assert counted("1", "requests") == 20 and counted("1", "errors") == 0
 
 
-def test_shadow_drops_copies_when_it_cannot_keep_up(
-    serve: Serve, control: ControlPlane, tmp_path: Path
-) -> None:
+def test_shadow_drops_copies_when_it_cannot_keep_up(serve: Serve, control: ControlPlane, tmp_path: Path) -> None:
     live, hanging = control.add(models.constant(1)), control.add(models.slow())
     control.publish(endpoint("m", deployment("1", live), deployment("2", hanging, 0, "shadow")))
     server = follow(serve, control, tmp_path).wait_ready("m")
     assert {value(server) for _ in range(150)} == {1.0}
     text = server.client.get("/metrics").text
-    dropped = next(
-        line for line in text.splitlines() if line.startswith("slipway_shadow_requests_dropped_total")
-    )
+    dropped = next(line for line in text.splitlines() if line.startswith("slipway_shadow_requests_dropped_total"))
     assert float(dropped.split()[-1]) > 0
 
 

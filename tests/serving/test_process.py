@@ -165,9 +165,7 @@ def test_head_is_refused_when_it_never_ends(standalone: Server) -> None:
     assert standalone.infer("tiny", rows()).status_code == 200
 
 
-def test_old_or_new_answers_when_killed_in_a_swap(
-    serve: Serve, control: ControlPlane, tmp_path: Path
-) -> None:
+def test_old_or_new_answers_when_killed_in_a_swap(serve: Serve, control: ControlPlane, tmp_path: Path) -> None:
     data = [control.add(models.constant(n)) for n in range(4)]
     control.publish(endpoint("m", deployment("0", data[0])))
     server = serve("--home", str(tmp_path), "--control-url", control.url, processes=2).wait_ready("m")

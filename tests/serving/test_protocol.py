@@ -62,9 +62,7 @@ def test_model_metadata_gives_the_signature_when_asked(standalone: Server) -> No
         ("GET", "/", 404),
     ],
 )
-def test_path_answers_its_status_when_requested(
-    standalone: Server, method: str, path: str, status: int
-) -> None:
+def test_path_answers_its_status_when_requested(standalone: Server, method: str, path: str, status: int) -> None:
     answer = standalone.client.request(method, path)
     assert answer.status_code == status, answer.text
     assert answer.headers["x-request-id"]
@@ -132,9 +130,7 @@ def test_values_come_back_unchanged_when_the_model_is_identity(
 
 
 @pytest.mark.parametrize("datatype", VALUES)
-def test_binary_values_come_back_unchanged_when_the_model_is_identity(
-    standalone: Server, datatype: str
-) -> None:
+def test_binary_values_come_back_unchanged_when_the_model_is_identity(standalone: Server, datatype: str) -> None:
     dtype = IDENTITIES[datatype][1]
     values = np.array(VALUES[datatype], dtype=dtype)
     blob = _strings(VALUES[datatype]) if datatype == "BYTES" else values.tobytes()
@@ -180,9 +176,7 @@ def _read(answer, datatype: str, dtype) -> list:
 def test_binary_nan_and_infinity_pass_when_sent_as_ieee(standalone: Server) -> None:
     values = np.array([np.nan, np.inf, -np.inf, 0], np.float32)
     document = {
-        "inputs": [
-            {"name": "x", "shape": [2, 2], "datatype": "FP32", "parameters": {"binary_data_size": 16}}
-        ],
+        "inputs": [{"name": "x", "shape": [2, 2], "datatype": "FP32", "parameters": {"binary_data_size": 16}}],
         "outputs": [{"name": "y", "parameters": {"binary_data": True}}],
     }
     answer = binary(standalone, "id-fp32", document, values.tobytes())
@@ -243,9 +237,7 @@ def test_large_batch_leaves_the_loop_and_answers_when_sent(standalone: Server) -
 
 def test_chunked_body_is_read_when_it_has_no_length(standalone: Server) -> None:
     text = json.dumps({"inputs": [rows()]}).encode()
-    answer = standalone.client.post(
-        "/v2/models/tiny/infer", content=(text[i : i + 7] for i in range(0, len(text), 7))
-    )
+    answer = standalone.client.post("/v2/models/tiny/infer", content=(text[i : i + 7] for i in range(0, len(text), 7)))
     assert answer.status_code == 200
 
 

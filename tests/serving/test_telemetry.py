@@ -32,15 +32,13 @@ def start(serve: Serve, control: ControlPlane, home: Path, data: bytes) -> Serve
     return serve("--home", str(home), "--control-url", control.url).wait_ready("m")
 
 
-def test_report_has_the_shape_of_the_contract_when_sent(
-    serve: Serve, control: ControlPlane, tmp_path: Path
-) -> None:
+def test_report_has_the_shape_of_the_contract_when_sent(serve: Serve, control: ControlPlane, tmp_path: Path) -> None:
     server = start(serve, control, tmp_path, models.classifier())
     labels: Counter[str] = Counter()
     for _ in range(5):
-        for label in server.infer("m", rows(3), outputs=[{"name": "scores"}, {"name": "label"}]).json()[
-            "outputs"
-        ][1]["data"]:
+        for label in server.infer("m", rows(3), outputs=[{"name": "scores"}, {"name": "label"}]).json()["outputs"][1][
+            "data"
+        ]:
             labels[str(label)] += 1
     # Classes are counted although this caller does not ask for them.
     server.infer("m", rows(), outputs=[{"name": "scores"}])
@@ -107,9 +105,7 @@ def test_failures_of_the_model_are_errors_and_bad_requests_are_not_when_counted(
     server = start(serve, control, tmp_path, models.lookup())
 
     def ask(index: object) -> int:
-        return server.infer(
-            "m", {"name": "i", "shape": [1], "datatype": "INT64", "data": [index]}
-        ).status_code
+        return server.infer("m", {"name": "i", "shape": [1], "datatype": "INT64", "data": [index]}).status_code
 
     statuses = [ask(1), ask(99), ask(0.5)]
     assert statuses[0] == 200 and statuses[2] == 400
@@ -124,9 +120,7 @@ def test_other_signature_is_blamed_on_the_deployment_when_live_ones_differ(
     a, b = control.add(models.constant(1)), control.add(models.two_inputs())
     control.publish(endpoint("m", deployment("1", a, 50), deployment("2", b, 50)))
     server = serve("--home", str(tmp_path), "--control-url", control.url).wait_ready("m")
-    statuses = Counter(
-        server.infer("m", rows(), headers={"X-Slipway-Key": str(n)}).status_code for n in range(40)
-    )
+    statuses = Counter(server.infer("m", rows(), headers={"X-Slipway-Key": str(n)}).status_code for n in range(40))
     assert set(statuses) == {200, 400}
     wait_until(lambda: counted(control) == 40)
     errors: Counter[str] = Counter()
