@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engine.errors import EngineError
 
+
 class DynamicQuantization:
     """Good for matrix multiplications; slower than before for convolutions, which are left alone by default."""
 
@@ -53,6 +54,8 @@ class DynamicQuantization:
                 reduce_range=options.reduce_range,
                 # Signed weights for convolutions would need ConvInteger with s8 weights, which CPUs lack.
                 weight_type=QuantType.QUInt8 if options.convolutions else QuantType.QInt8,
+                # Converters leave inner tensors unnamed in type; in the models they make those are float32.
+                extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
             )
         after = Counter(node.op_type for node in onnx.load(str(target)).graph.node)
         changed = sum(max(0, before[name] - after[name]) for name in operators)

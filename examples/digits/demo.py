@@ -49,10 +49,12 @@ def train(slipway: Slipway, hidden: int) -> dict[str, Any]:
         "MLFLOW_TRACKING_TOKEN": TOKEN,
         "GIT_PYTHON_REFRESH": "quiet",
     }
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, str(HERE / "train.py"), "--hidden", str(hidden)],
-        env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=environment, capture_output=True, text=True,
     )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"train.py failed:\n{done.stderr}")
 
     def arrived() -> Any:
         model = slipway.first("/models", name="digits")

@@ -23,6 +23,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 HERE = Path(__file__).resolve().parent
+# MLflow stores scikit-learn models as skops and wants to be told of types that it does not know.
+TRUSTED = ["sklearn.neural_network._stochastic_optimizers.AdamOptimizer"]
 
 
 def write_rows(path: Path, features: np.ndarray, target: np.ndarray) -> None:
@@ -59,7 +61,7 @@ def main() -> None:
         mlflow.log_artifacts(folder, "datasets")
         for name in ("train.py", "MLproject"):
             mlflow.log_artifact(str(HERE / name), "project")
-        info = mlflow.sklearn.log_model(model, name="model", input_example=test_x[:5])
+        info = mlflow.sklearn.log_model(model, name="model", input_example=test_x[:5], skops_trusted_types=TRUSTED)
     version = mlflow.register_model(info.model_uri, options.name)
     print(f"run {run.info.run_id}, {options.name} {version.version}, accuracy {accuracy:.4f}")
 

@@ -171,6 +171,7 @@ REST_FRAMEWORK = {
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_SCHEMA_CLASS": "slipway.api.schema.ProblemSchema",
     "EXCEPTION_HANDLER": "slipway.api.problems.handler",
+    "URL_FORMAT_OVERRIDE": None,  # `format` is a word of ours: the form of an artifact
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
@@ -247,5 +248,6 @@ LOGGING = {
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
         "celery.beat": {"level": "WARNING"},
+        "django_structlog.middlewares.request": {"level": "WARNING"},
     },
 }
