@@ -100,7 +100,7 @@ def run_log(
 ) -> None:
     """Adds to a run. Repeating it with the same values is fine; a parameter cannot be changed."""
     now = _now()
-    rows = {
+    rows: dict[str, list[dict[str, Any]]] = {
         "metrics": [
             {"key": key, "value": _number(value), "timestamp": now, "step": 0}
             for key, value in (metrics or {}).items()

@@ -72,17 +72,13 @@ def wait_for(url: str, child: subprocess.Popen[bytes], log: Path, seconds: float
 
 @contextlib.contextmanager
 def process(command: list[str], log: Path, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A child that is gone, with its own children, when the block ends."""
+    """A child that is killed, with its own children, when the block ends."""
     child = processes.spawn(command, log=log, env=env, cwd=ROOT)
     try:
         yield child
     finally:
-        processes.signal_group(child.pid, signal.SIGTERM)
-        try:
-            child.wait(5)
-        except subprocess.TimeoutExpired:
-            processes.signal_group(child.pid, signal.SIGKILL)
-            child.wait()
+        processes.signal_group(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 @contextlib.contextmanager
