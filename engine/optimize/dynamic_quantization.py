@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -52,17 +53,30 @@ class DynamicQuantization:
                 op_types_to_quantize=operators,
                 per_channel=options.per_channel,
                 reduce_range=options.reduce_range,
+                # Behind operators of other domains (a scikit-learn scaler) shape inference knows no types.
+                extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
                 # Signed weights for convolutions would need ConvInteger with s8 weights, which CPUs lack.
                 weight_type=QuantType.QUInt8 if options.convolutions else QuantType.QInt8,
                 # Converters leave inner tensors unnamed in type; in the models they make those are float32.
                 extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
             )
-        after = Counter(node.op_type for node in onnx.load(str(target)).graph.node)
+        variant = onnx.load(str(target))
+        _drop_unused_domains(variant)
+        onnx.save(variant, str(target))
+        after = Counter(node.op_type for node in variant.graph.node)
         changed = sum(max(0, before[name] - after[name]) for name in operators)
         if not changed:
             raise _nothing()
         notes.append(f"{changed} operators quantized to int8.")
         return notes
+
+
+def _drop_unused_domains(model: Any) -> None:
+    """ONNX Runtime declares every operator set it knows; the check (rightly) wants to see only what is used."""
+    used = {node.domain for node in model.graph.node} | {""}
+    kept = [entry for entry in model.opset_import if entry.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
 
 
 def _nothing() -> EngineError:
