@@ -53,12 +53,8 @@ class DynamicQuantization:
                 op_types_to_quantize=operators,
                 per_channel=options.per_channel,
                 reduce_range=options.reduce_range,
-                # Behind operators of other domains (a scikit-learn scaler) shape inference knows no types.
-                extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
                 # Signed weights for convolutions would need ConvInteger with s8 weights, which CPUs lack.
                 weight_type=QuantType.QUInt8 if options.convolutions else QuantType.QInt8,
-                # Converters leave inner tensors unnamed in type; in the models they make those are float32.
-                extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
             )
         variant = onnx.load(str(target))
         _drop_unused_domains(variant)
@@ -73,7 +69,9 @@ class DynamicQuantization:
 
 def _drop_unused_domains(model: Any) -> None:
     """ONNX Runtime declares every operator set it knows; the check (rightly) wants to see only what is used."""
-    used = {node.domain for node in model.graph.node} | {""}
+    from engine.scan.onnx_structure import graphs
+
+    used = {node.domain for graph, _ in graphs(model) for node in graph.node} | {""}
     kept = [entry for entry in model.opset_import if entry.domain in used]
     del model.opset_import[:]
     model.opset_import.extend(kept)
