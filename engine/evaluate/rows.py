@@ -30,6 +30,9 @@ class Rows:
         return len(next(iter(self.table.values()))) if self.table else 0
 
     def column(self, name: str) -> Any:
+        """One feature (n,). EngineError(field="rows") when there is no such column."""
+        if name not in self.columns:
+            raise _wrong(f"The rows have no column '{name[:60]}'.")
         if self.matrix is not None:
             return self.matrix[:, self.columns.index(name)]
         assert self.table is not None

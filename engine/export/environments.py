@@ -31,9 +31,7 @@ def is_prepared(lock: Path, root: Path) -> bool:
     return (root / digest_of(lock) / "bin" / "python").exists()
 
 
-def prepare(
-    lock: Path, root: Path, on_line: Callable[[str], None] | None = None, prove: tuple[str, ...] = ()
-) -> Path:
+def prepare(lock: Path, root: Path, on_line: Callable[[str], None] | None = None, prove: tuple[str, ...] = ()) -> Path:
     """Interpreter of the environment of `lock` under `root`, made if it is not there yet.
 
     lock: requirements with hashes. prove: modules that must import before it counts as ready. Several processes

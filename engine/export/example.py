@@ -20,9 +20,7 @@ def rows_for(source: Path, given: Path | None, target: str) -> tuple[Rows, str]:
     """(rows, where they are from): "rows" as given, "example" of the MLflow model, or "synthesized"."""
     if given is not None:
         return load(given, target), "rows"
-    data = (
-        mlmodel.read_yaml(source / "MLmodel", "MLmodel") if source.is_dir() and (source / "MLmodel").exists() else {}
-    )
+    data = mlmodel.read_yaml(source / "MLmodel", "MLmodel") if source.is_dir() and (source / "MLmodel").exists() else {}
     example = _example(source, data)
     if example is not None:
         return example, "example"

@@ -69,8 +69,7 @@ class OnnxExporter:
             )
         except (MissingConverter, MissingShapeCalculator) as error:
             raise EngineError(
-                "skl2onnx has no converter for a part of this model: "
-                f"{str(error).split(chr(10))[0][:200]}",
+                f"skl2onnx has no converter for a part of this model: {str(error).split(chr(10))[0][:200]}",
                 field="exporter",
                 code="unsupported",
             ) from error

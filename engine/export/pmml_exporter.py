@@ -51,7 +51,9 @@ class PmmlExporter:
             sklearn2pmml(pipeline, str(out / self.file_name), java_home=java_home)
         except RuntimeError as error:
             raise EngineError(
-                "sklearn2pmml cannot convert this model; the log has Java's reason.", field="exporter", code="unsupported"
+                "sklearn2pmml cannot convert this model; the log has Java's reason.",
+                field="exporter",
+                code="unsupported",
             ) from error
         labels = sklearn_source.class_labels(estimator)
         return {
@@ -88,8 +90,7 @@ class PmmlExporter:
             for field, column in zip(fields, rows.columns, strict=False)
         ]
         outputs = [signature.tensor("target", "FP64" if labels is None else _label_type(labels), [-1])]
-        for label in labels or []:
-            outputs.append(signature.tensor(f"probability({label})", "FP64", [-1]))
+        outputs += [signature.tensor(f"probability({label})", "FP64", [-1]) for label in labels or []]
         return {"inputs": inputs, "outputs": outputs}
 
 

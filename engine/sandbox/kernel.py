@@ -80,12 +80,7 @@ def _set_read_only(path: str, *, read_only: bool, below: bool) -> bool:
     flags = _AT_RECURSIVE if below else 0
     here = ctypes.c_int(-100)
     size = ctypes.c_size_t(ctypes.sizeof(attributes))
-    return (
-        libc.syscall(
-            _MOUNT_SETATTR, here, path.encode(), ctypes.c_uint(flags), ctypes.byref(attributes), size
-        )
-        == 0
-    )
+    return libc.syscall(_MOUNT_SETATTR, here, path.encode(), ctypes.c_uint(flags), ctypes.byref(attributes), size) == 0
 
 
 def read_only_mounts(writable: list[str]) -> bool:
@@ -101,7 +96,7 @@ def read_only_mounts(writable: list[str]) -> bool:
             return False
     if not _set_read_only("/", read_only=True, below=True):
         return False
-    return all([_set_read_only(path, read_only=False, below=False) for path in writable])
+    return all(_set_read_only(path, read_only=False, below=False) for path in writable)
 
 
 def private_mounts(shared_memory_mb: int) -> bool:

@@ -63,9 +63,7 @@ def install(*, allow_inet: bool, fake_attributes: bool) -> None:
     buffer = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
     check(
-        libc.syscall(
-            call, ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(0), ctypes.create_string_buffer(header)
-        ),
+        libc.syscall(call, ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(0), ctypes.create_string_buffer(header)),
         f"seccomp on {arch:#x}",
     )
 

@@ -155,7 +155,9 @@ def _collect(client: Any, out: Path) -> dict[str, Any]:
             "name": run.info.run_name,
             "params": _capped(run.data.params),
             "metrics": {key: value for key, value in _capped(run.data.metrics).items() if _is_json(value)},
-            "tags": {key: value for key, value in _capped(run.data.tags).items() if not key.startswith("mlflow.source")},
+            "tags": {
+                key: value for key, value in _capped(run.data.tags).items() if not key.startswith("mlflow.source")
+            },
         },
         "model": {"name": version.name, "path": "model"},
     }

@@ -31,7 +31,7 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     try:
         text = path.read_bytes().decode("utf-8")
         _check_events(text, what)
-        data = yaml.load(text, Loader=yaml.CSafeLoader)  # noqa: S506 - the safe loader in C
+        data = yaml.load(text, Loader=yaml.CSafeLoader)
     except UnicodeDecodeError as error:
         raise _wrong(f"{what} is not UTF-8 text.") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:

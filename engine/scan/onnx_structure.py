@@ -19,6 +19,16 @@ MAX_INITIALIZERS = 50_000
 MAX_ELEMENTS = 2**33
 
 _DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
+# ONNX Runtime declares these in every file it writes; their operators are still refused.
+_DECLARED = _DOMAINS | {
+    "ai.onnx.training",
+    "ai.onnx.preview",
+    "ai.onnx.preview.training",
+    "com.microsoft.experimental",
+    "com.microsoft.nchwc",
+    "com.ms.internal.nhwc",
+    "org.pytorch.aten",
+}
 # bytes of one element in raw_data, and the field that holds values otherwise with how many entries
 # one element takes; numbers are TensorProto.DataType
 _SIZES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 14: 8, 15: 16, 16: 2}
@@ -69,7 +79,7 @@ def check(model: Any) -> dict[str, int]:
     _check_opsets(model)
     nodes, parameters = 0, 0
     local = {(each.domain, each.name) for each in model.functions}
-    for graph, depth in _graphs(model):
+    for graph, depth in graphs(model):
         nodes += len(graph.node)
         if depth > MAX_DEPTH:
             raise refuse(f"Graphs are nested more than {MAX_DEPTH} deep.")
@@ -90,13 +100,13 @@ def _check_opsets(model: Any) -> None:
     newest = onnx.defs.onnx_opset_version()
     local = {each.domain for each in model.functions}
     for entry in model.opset_import:
-        if entry.domain not in _DOMAINS | local:
+        if entry.domain not in _DECLARED | local:
             raise refuse(f"The operator domain '{name_of(entry.domain)}' is not allowed.", code="domain")
         if entry.domain in ("", "ai.onnx") and not 1 <= entry.version <= newest:
             raise refuse(f"Opset {entry.version} is not supported (1 to {newest} are).", code="opset")
 
 
-def _graphs(model: Any) -> Iterator[tuple[Any, int]]:
+def graphs(model: Any) -> Iterator[tuple[Any, int]]:
     """Every graph and function body with its nesting depth, outermost first."""
     todo: list[tuple[Any, int]] = [(model.graph, 1), *((each, 1) for each in model.functions)]
     while todo:

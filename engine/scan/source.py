@@ -43,12 +43,13 @@ def scan(source: Path) -> dict[str, Any]:
         checked = _scan_onnx(path, path.relative_to(source).as_posix(), findings)
         if checked and len(onnx_files) == 1:
             found = checked
+    requirements = _requirements(source / "requirements.txt", findings)
     return {
         **findings.result(),
         "framework": framework,
         "flavor_version": version,
         "signature": found,
-        "requirements": _requirements(source / "requirements.txt", findings),
+        "requirements": requirements,
     }
 
 
@@ -76,9 +77,7 @@ def _files(source: Path, findings: Findings) -> list[Path]:
     return sorted(found)
 
 
-def _description(
-    source: Path, files: list[Path], findings: Findings
-) -> tuple[str, str | None, signature.Signature]:
+def _description(source: Path, files: list[Path], findings: Findings) -> tuple[str, str | None, signature.Signature]:
     if not (source / "MLmodel").is_file():
         onnx = [path for path in files if path.suffix == ".onnx"]
         if len(onnx) == 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 # Field numbers on the way down: ModelProto.graph, GraphProto.node, NodeProto.attribute,
 # AttributeProto.g / graphs. The way repeats from GraphProto on.
 _DOWN: dict[int, tuple[int, ...]] = {0: (7,), 1: (1,), 2: (5,), 3: (6, 11)}
@@ -48,7 +50,7 @@ def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     return -1, at
 
 
-def _fields(data: bytes, at: int, end: int):  # type: ignore[no-untyped-def]
+def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
     """(number, start, end) of each field's bytes; start is -1 for a number, or for one cut short (last)."""
     while at < end:
         key, at = _varint(data, at, end)

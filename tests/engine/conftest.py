@@ -44,6 +44,16 @@ def save(model: Any, folder: Path, example: Any, predicted: Any, **more: Any) ->
     """Stores a model the way `mlflow.sklearn.log_model` does."""
     import mlflow
 
+    if more.get("serialization_format") is None:
+        # What people add when skops asks: it trusts neither trees nor optimizers of networks by itself.
+        more["skops_trusted_types"] = [
+            "sklearn.tree._tree.Tree",
+            "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+            "sklearn.ensemble._gb_losses.HalfSquaredError",
+            "sklearn._loss.loss.HalfSquaredError",
+            "sklearn._loss.link.IdentityLink",
+            "sklearn._loss.link.Interval",
+        ]
     mlflow.sklearn.save_model(
         model,
         str(folder),
@@ -103,7 +113,11 @@ def mixed_model(models: Path) -> Path:
 def mixed_frame() -> pd.DataFrame:
     random = np.random.default_rng(1)
     frame = pd.DataFrame(
-        {"size": random.normal(size=200), "colour": random.choice(["red", "blue"], 200), "age": random.integers(1, 90, 200)}
+        {
+            "size": random.normal(size=200),
+            "colour": random.choice(["red", "blue"], 200),
+            "age": random.integers(1, 90, 200),
+        }
     )
     frame["target"] = ((frame["size"] > 0) & (frame.colour == "red")).astype(int)
     return frame

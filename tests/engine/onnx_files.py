@@ -111,6 +111,10 @@ def _custom_domain() -> bytes:
     return made.SerializeToString()
 
 
+def _unknown_operator() -> bytes:
+    return model([helper.make_node("Frobnicate", ["x"], ["y"])]).SerializeToString()
+
+
 def _zip() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -141,7 +145,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "random bytes": (lambda: RANDOM, "not an ONNX model"),
     "empty": (lambda: b"", "empty"),
     "text": (lambda: b"hello, this is no model at all", "not an ONNX model"),
-    "truncated": (lambda: _with_weight(_weight(raw_data=b"x" * 5000, dims=[25, 50])).SerializeToString()[:-900], "short"),
+    "truncated": (lambda: _with_weight(_weight(raw_data=bytes(5000), dims=[25, 50])).SerializeToString()[:-900], "short"),
     "pickle": (lambda: pickle.dumps({"a": np.float32}), "pickle"),
     "old pickle": (lambda: b"cos\nsystem\n(S'true'\ntR.", "pickle"),
     "zip": (_zip, "zip archive"),
@@ -152,7 +156,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "external absolute": (lambda: _external("/dev/zero"), "another file"),
     "external in constant": (_external_in_constant, "another file"),
     "custom domain": (_custom_domain, "evil.ops"),
-    "unknown operator": (lambda: model([helper.make_node("Frobnicate", ["x"], ["y"])]).SerializeToString(), "Frobnicate"),
+    "unknown operator": (_unknown_operator, "Frobnicate"),
     "opset 999": (lambda: relu(opset=999).SerializeToString(), "999"),
     "ir 99": (lambda: relu(ir=99).SerializeToString(), "99"),
     "huge constant": (_huge_constant, "memory"),

@@ -28,9 +28,7 @@ def attempt(tmp_path: Path) -> Attempt:
     def go(name: str, params: dict[str, Any] | None = None, **more: Any) -> SandboxResult:
         more.setdefault("inputs", {})
         more.setdefault("limits", Limits(seconds=20))
-        return run(
-            f"hostile_tasks:{name}", params=params or {}, scratch=tmp_path / "scratch", code=[HERE], **more
-        )
+        return run(f"hostile_tasks:{name}", params=params or {}, scratch=tmp_path / "scratch", code=[HERE], **more)
 
     return go
 
