@@ -53,6 +53,8 @@ class DynamicQuantization:
                 op_types_to_quantize=operators,
                 per_channel=options.per_channel,
                 reduce_range=options.reduce_range,
+                # Behind operators of other domains (a scikit-learn scaler) shape inference knows no types.
+                extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
                 # Signed weights for convolutions would need ConvInteger with s8 weights, which CPUs lack.
                 weight_type=QuantType.QUInt8 if options.convolutions else QuantType.QInt8,
             )
