@@ -15,6 +15,8 @@ from registry.models import (
     DatasetRole,
     Format,
     Measurement,
+    Model,
+    Task,
     Verdict,
     Version,
     VersionState,
@@ -49,6 +51,12 @@ def version_described(
         state=VersionState.REJECTED if rejected else VersionState.READY,
         reason=reason if rejected else "",
     )
+
+
+def task_infer(*, version: Version, classifies: bool) -> None:
+    """Names the task of a model that nobody named, from what its export predicts: classes or numbers."""
+    task = Task.TABULAR_CLASSIFICATION if classifies else Task.TABULAR_REGRESSION
+    Model.objects.filter(pk=version.model_id, task=Task.OTHER).update(task=task, revision=F("revision") + 1)
 
 
 def artifact_record(

@@ -226,6 +226,7 @@ def export_version(job: JobContext, params: ExportParams) -> Done:
             job_id=job.id,
         )
         if artifact.format == Format.ONNX and dataset is not None:
+            results.task_infer(version=version, classifies=value.get("labels") is not None)
             submit(
                 "measure",
                 project=version.model.project,
