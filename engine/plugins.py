@@ -37,7 +37,7 @@ def discover(package: str, group: str, methods: Sequence[str]) -> dict[str, Any]
     return dict(sorted(found.items()))
 
 
-def _in_package(package: str) -> Iterator[type]:
+def _in_package(package: str) -> Iterator[Any]:
     parent = importlib.import_module(package)
     for entry in pkgutil.iter_modules(parent.__path__):
         module = importlib.import_module(f"{package}.{entry.name}")
@@ -46,7 +46,7 @@ def _in_package(package: str) -> Iterator[type]:
                 yield kind
 
 
-def _in_entry_points(group: str) -> Iterator[type]:
+def _in_entry_points(group: str) -> Iterator[Any]:
     for point in entry_points(group=group):
         kind = point.load()
         if not inspect.isclass(kind):

@@ -54,13 +54,10 @@ def model_input(estimator: Any, rows: Rows) -> Any:
                 f"The rows have {rows.matrix.shape[1]} columns, the model takes {wanted}.", field="rows", code="rows"
             )
         return rows.matrix
-    missing = [name for name in ([] if names is None else names) if name not in rows.columns]
-    if missing and rows.matrix is not None and len(rows.columns) == len(names):
+    columns = rows.columns if names is None else [str(name) for name in names]
+    if rows.matrix is not None and len(rows.columns) == len(columns) and not set(columns) <= set(rows.columns):
         # Numbers without names (npz): by position.
-        return pandas.DataFrame(rows.matrix, columns=list(names))
-    if missing:
-        raise EngineError(f"The rows have no column '{missing[0]}'.", field="rows", code="rows")
-    columns = list(rows.columns if names is None else names)
+        return pandas.DataFrame(rows.matrix, columns=columns)
     return pandas.DataFrame({name: rows.column(name) for name in columns})
 
 

@@ -179,7 +179,7 @@ def _process_one(spec: dict[str, Any], way: str | None) -> int:
 
 
 def _launch(spec: dict[str, Any]) -> int:
-    from engine.sandbox import kernel
+    from engine.sandbox import kernel, processes
 
     kernel.die_with_parent()
     if os.getppid() != spec["parent"]:
@@ -188,6 +188,9 @@ def _launch(spec: dict[str, Any]) -> int:
     way = kernel.enter_namespaces()
     first = _fork(lambda: _process_one(spec, way))
     code = _code_of(os.waitpid(first, 0)[1])
+    if way is None:
+        # Without a PID namespace nothing dies with process 1; what it left has come to us.
+        processes.end_below(os.getpid())
     # The parent cannot ask the kernel for this: its figure for us counts the parent's own size before exec.
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     os.write(spec["result_fd"], f"\n{peak}".encode())

@@ -40,6 +40,15 @@ def end_all(launcher: int) -> None:
 
     The launcher goes last: while it lives every orphan comes back to it and is found again.
     """
+    end_below(launcher)
+    try:
+        os.killpg(launcher, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def end_below(launcher: int) -> None:
+    """Kills all descendants, again and again until none is left: they may be forking meanwhile."""
     for _ in range(200):
         below = [pid for pid in descendants(launcher) if pid != launcher and not _is_zombie(pid)]
         if not below:
@@ -50,10 +59,6 @@ def end_all(launcher: int) -> None:
             except ProcessLookupError:
                 continue
         time.sleep(0.005)
-    try:
-        os.killpg(launcher, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 def _is_zombie(pid: int) -> bool:

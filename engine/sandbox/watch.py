@@ -159,8 +159,8 @@ class Watch:
         if self.exit_code < 0:
             self.exit_code = 128 - self.exit_code
         try:
-            for fd in list(selector.get_map()):
-                while self._read(selector, fd):
+            for key in list(selector.get_map().values()):
+                while self._read(selector, key.fd):
                     pass
             self.lines.end()
         finally:

@@ -111,6 +111,10 @@ def _custom_domain() -> bytes:
     return made.SerializeToString()
 
 
+def _truncated() -> bytes:
+    return _with_weight(_weight(raw_data=bytes(5000), dims=[25, 50])).SerializeToString()[:-900]
+
+
 def _unknown_operator() -> bytes:
     return model([helper.make_node("Frobnicate", ["x"], ["y"])]).SerializeToString()
 
@@ -145,7 +149,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "random bytes": (lambda: RANDOM, "not an ONNX model"),
     "empty": (lambda: b"", "empty"),
     "text": (lambda: b"hello, this is no model at all", "not an ONNX model"),
-    "truncated": (lambda: _with_weight(_weight(raw_data=bytes(5000), dims=[25, 50])).SerializeToString()[:-900], "short"),
+    "truncated": (_truncated, "short"),
     "pickle": (lambda: pickle.dumps({"a": np.float32}), "pickle"),
     "old pickle": (lambda: b"cos\nsystem\n(S'true'\ntR.", "pickle"),
     "zip": (_zip, "zip archive"),

@@ -236,19 +236,64 @@ def test_unknown_task_fails_when_it_does_not_exist(attempt: Attempt) -> None:
     assert "AttributeError" in failure(attempt, "nothing_of_the_kind").message
 
 
-def test_run_refuses_when_the_kernel_offers_nothing(
-    attempt: Attempt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A child without the walls: the same code, with the calls that raise them made to fail."""
+@pytest.fixture
+def poorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Makes the child believe in a poorer kernel: the same code, with one function replaced."""
     root = tmp_path / "bare"
     for source in [*HERE.parents[1].glob("engine/*.py"), *HERE.parents[1].glob("engine/sandbox/*.py")]:
         target = root / source.relative_to(HERE.parents[1])
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(source.read_text())
-    landlock = root / "engine" / "sandbox" / "landlock.py"
-    landlock.write_text(landlock.read_text() + "\n\ndef version() -> int:\n    return 0\n")
     monkeypatch.setattr(parent, "_CHILD", root / "engine" / "sandbox" / "child.py")
+    monkeypatch.setattr(parent, "_ENGINE", root / "engine")
+
+    def replace(module: str, function: str) -> None:
+        path = root / "engine" / "sandbox" / f"{module}.py"
+        path.write_text(f"{path.read_text()}\n\n{function}\n")
+
+    return replace
+
+
+def test_run_refuses_when_the_kernel_has_no_landlock(
+    attempt: Attempt, poorer: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poorer("landlock", "def version() -> int:\n    return 0")
     error = failure(attempt, "echo")
     assert error.code == "isolation" and "Landlock" in error.message
     monkeypatch.setenv("SLIPWAY_SANDBOX", "off")
     assert attempt("echo").value["params"] == {}
+
+
+def test_run_refuses_when_the_kernel_has_no_network_isolation(
+    attempt: Attempt, poorer: Callable[[str, str], None]
+) -> None:
+    poorer("kernel", "def enter_namespaces() -> str | None:\n    return None")
+    poorer("seccomp", "def supported() -> bool:\n    return False")
+    error = failure(attempt, "echo")
+    assert error.code == "isolation" and "network isolation" in error.message
+
+
+def test_walls_hold_when_the_kernel_has_no_namespaces(
+    attempt: Attempt, poorer: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    """Then the system-call filter alone keeps the network out, and attributes cannot be changed."""
+    poorer("kernel", "def enter_namespaces() -> str | None:\n    return None")
+    given = tmp_path / "given.txt"
+    given.write_text("content")
+    before = given.stat()
+    with socket.create_server(("127.0.0.1", 0)) as tcp:
+        params = {"port": tcp.getsockname()[1], "unix": str(tmp_path / "s"), "abstract": "x"}
+        assert set(attempt("connect", params).value.values()) == {"PermissionError"}
+    attempt("write_files", {"folders": [str(tmp_path)]}, inputs={"file": given})
+    assert (given.read_text(), given.stat().st_mode, given.stat().st_mtime) == (
+        "content",
+        before.st_mode,
+        before.st_mtime,
+    )
+    children = below(os.getpid())
+    attempt("fork_away")
+    alive = tmp_path / "scratch" / "work" / "alive.txt"
+    written = alive.read_text()
+    time.sleep(0.3)
+    assert alive.read_text() == written and below(os.getpid()) == children
+    assert failure(attempt, "fork_bomb", limits=Limits(seconds=10, processes=20)).code == "processes"
