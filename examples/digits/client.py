@@ -22,6 +22,7 @@ class Slipway:
         self.url = url
         self.api = httpx.Client(base_url=f"{url}/api/v1", headers={"Authorization": f"Bearer {token}"}, timeout=60)
         self.serving = httpx.Client(base_url=serving, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+        self.input_names: dict[str, str] = {}
 
     def get(self, path: str, **params: Any) -> Any:
         return self._answer(self.api.get(path, params=params))
@@ -81,6 +82,15 @@ class Slipway:
         body = response.json()
         labels = next(output for output in body["outputs"] if output["datatype"] == "INT64")
         return np.array(labels["data"]), body["model_version"]
+
+    def request_body(self, endpoint: str, rows: np.ndarray) -> dict[str, Any]:
+        """A V2 request; the endpoint's metadata says what its input is called."""
+        if endpoint not in self.input_names:
+            metadata = self.serving.get(f"/v2/models/{endpoint}").raise_for_status().json()
+            self.input_names[endpoint] = metadata["inputs"][0]["name"]
+        data = [int(value) if value == int(value) else value for value in rows.ravel().tolist()]
+        tensor = {"name": self.input_names[endpoint], "shape": list(rows.shape), "datatype": "FP32", "data": data}
+        return {"inputs": [tensor]}
 
     def call_hook(self, path: str, secret: str, body: dict[str, Any]) -> Any:
         """Calls a retraining hook, signed as Standard Webhooks describes."""

@@ -172,15 +172,12 @@ def main() -> None:
     retrained = slipway.job(firing["job"])["result"]
     print(f"   registered digits {retrained['number']}")
 
-    write_curl(rows[0])
+    write_curl(slipway.request_body("digits", rows[:1]))
 
 
-def write_curl(row: np.ndarray) -> None:
+def write_curl(request: dict[str, Any]) -> None:
     """The line that `make up` prints."""
-    body = json.dumps(
-        {"inputs": [{"name": "X", "shape": [1, 64], "datatype": "FP32", "data": row.astype(int).tolist()}]},
-        separators=(",", ":"),
-    )
+    body = json.dumps(request, separators=(",", ":"))
     line = f"curl -s {SERVING}/v2/models/digits/infer -d '{body}'"
     if home := os.environ.get("SLIPWAY_HOME"):
         (Path(home) / "demo-curl.txt").write_text(line + "\n")
