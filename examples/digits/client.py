@@ -65,19 +65,7 @@ class Slipway:
 
     def infer(self, endpoint: str, rows: np.ndarray) -> tuple[np.ndarray, str]:
         """(predicted labels, version that answered) for float32 rows [n, features]."""
-        response = self.serving.post(
-            f"/v2/models/{endpoint}/infer",
-            json={
-                "inputs": [
-                    {
-                        "name": "X",
-                        "shape": list(rows.shape),
-                        "datatype": "FP32",
-                        "data": rows.ravel().tolist(),
-                    }
-                ]
-            },
-        )
+        response = self.serving.post(f"/v2/models/{endpoint}/infer", json=self.request_body(endpoint, rows))
         response.raise_for_status()
         body = response.json()
         labels = next(output for output in body["outputs"] if output["datatype"] == "INT64")
