@@ -109,7 +109,14 @@ class App:
         runtime.body_bytes += held
         try:
             if len(body) >= POOL_BODY:
-                encoded = await asyncio.get_running_loop().run_in_executor(runtime.pool, call.whole)
+                outcome = await asyncio.get_running_loop().run_in_executor(runtime.pool, call.whole)
+                try:
+                    if isinstance(outcome, ServingError):
+                        raise outcome
+                    encoded = outcome
+                finally:
+                    # An error that its own frame still names is a cycle, and would keep the body alive.
+                    del outcome
             elif call.decode():
                 encoded = call.run()
             else:
@@ -132,7 +139,7 @@ class App:
         if endpoint.shadows:
             runtime.mirror.send(endpoint.shadows, call.feeds)
 
-    async def _body(self, headers: dict[bytes, bytes], receive: Any) -> bytes:
+    async def _body(self, headers: dict[bytes, bytes], receive: Any) -> bytes | bytearray:
         """The whole body. Raises ServingError: 413 too large, 408 too slow, 503 too many at once."""
         limit = self.runtime.options.max_body
         announced = headers.get(b"content-length")
@@ -151,9 +158,9 @@ class App:
             return body
         return await self._long_body(message["body"], receive, limit, expected)
 
-    async def _long_body(self, first: bytes, receive: Any, limit: int, expected: int) -> bytes:
+    async def _long_body(self, first: bytes, receive: Any, limit: int, expected: int) -> bytearray:
         runtime = self.runtime
-        chunks, size = [first], len(first)
+        body, size = bytearray(first), len(first)
         runtime.body_bytes += size
         try:
             async with asyncio.timeout(BODY_S + expected / BODY_BYTES_PER_S):
@@ -170,13 +177,13 @@ class App:
                         raise ServingError(413, f"the body is larger than {limit} bytes", close)
                     if runtime.body_bytes > runtime.body_budget:
                         raise ServingError(503, "too many large bodies at once", ((b"retry-after", b"1"),))
-                    chunks.append(chunk)
+                    body += chunk
                     more = message["more_body"]
         except TimeoutError:
             raise ServingError(408, "the body came in too slowly", ((b"connection", b"close"),)) from None
         finally:
             runtime.body_bytes -= size
-        return b"".join(chunks)
+        return body
 
     async def _other(
         self, route: Route, headers: dict[bytes, bytes], receive: Any

@@ -64,7 +64,7 @@ def answer_model(route: Route, endpoint: Endpoint) -> Answer:
     )
 
 
-def answer_index(runtime: Runtime, authorization: bytes | None, body: bytes) -> Answer:
+def answer_index(runtime: Runtime, authorization: bytes | None, body: bytes | bytearray) -> Answer:
     """The repository index, of the models this caller may use. Raises ServingError 400."""
     only_ready = False
     if body.strip():

@@ -28,7 +28,7 @@ class Call:
     __slots__ = ("body", "deployment", "endpoint", "envelope", "feeds", "head", "key", "label", "version")
 
     def __init__(
-        self, endpoint: Endpoint, version: str | None, key: bytes | None, body: bytes, head: int | None
+        self, endpoint: Endpoint, version: str | None, key: bytes | None, body: bytes | bytearray, head: int | None
     ) -> None:
         self.endpoint = endpoint
         self.version = version
@@ -90,7 +90,12 @@ class Call:
             log.warning("deployment %s failed (reference %s): %s", deployment.id, reference, error)
             raise ModelFailure(500, f"the model failed on these inputs (reference {reference})") from None
 
-    def whole(self) -> Encoded:
-        """Decode and run in one go, for a pool thread."""
-        self.decode()
-        return self.run()
+    def whole(self) -> Encoded | ServingError:
+        """Decode and run in one go, for a pool thread. A refusal is returned, without its traceback: raised
+        across threads it would keep the parsed document, of any size, until the collector comes by."""
+        try:
+            self.decode()
+            return self.run()
+        except ServingError as error:
+            self.envelope = None
+            return error.with_traceback(None)

@@ -20,6 +20,12 @@ KEEP_PARSER = 4 << 20
 # Above this a refused document is not read a second time to name the guilty input.
 EXPLAIN_LIMIT = 2 << 20
 
+# A parsed value takes 16 bytes and more, whatever its text: a body of "1,1,1,…" would grow eightfold. Tensors
+# beyond this have to come as binary data. Looked at in bodies that could hold so many only.
+MAX_VALUES = 4_000_000
+# No object of the protocol has more members than a handful.
+MAX_KEYS = 64
+
 _local = threading.local()
 
 
@@ -47,12 +53,16 @@ class Envelope:
     document: Any = field(default=None, repr=False)
 
 
-def parse(body: bytes | memoryview, max_inputs: int) -> Envelope:
-    """Read the JSON of a request for a model with `max_inputs` inputs. Raises ServingError (400)."""
+def parse(body: bytes | bytearray | memoryview, max_inputs: int) -> Envelope:
+    """Read the JSON of a request for a model with `max_inputs` inputs. Raises ServingError (400, 413)."""
+    if len(body) > MAX_VALUES:
+        text = bytes(body) if isinstance(body, memoryview) else body
+        if text.count(b",") + text.count(b"[") + text.count(b"{") > MAX_VALUES:
+            raise ServingError(413, f"the JSON has more than {MAX_VALUES} values; send such tensors as binary data")
     return _envelope(_document(body), max_inputs)
 
 
-def _document(body: bytes | memoryview) -> Any:
+def _document(body: bytes | bytearray | memoryview) -> Any:
     parser = getattr(_local, "parser", None)
     if parser is None or len(body) > KEEP_PARSER:
         parser = simdjson.Parser()
@@ -94,7 +104,7 @@ def _float(text: str) -> float:
     return value if math.isfinite(value) else _mark(text)
 
 
-def _reread(body: bytes | memoryview, reason: str) -> Any:
+def _reread(body: bytes | bytearray | memoryview, reason: str) -> Any:
     """Second look with the standard parser at what simdjson refused: either it is valid after all (an
     integer of more than 64 bits), or the refusal can name the input."""
     if reason.startswith("EMPTY"):
@@ -145,6 +155,8 @@ def _is_array(value: Any) -> bool:
 
 
 def _keys(value: Any, what: str) -> list[str]:
+    if len(value) > MAX_KEYS:
+        raise bad_request(f"{what} has more than {MAX_KEYS} keys")
     keys = list(value.keys())
     if len(keys) != len(set(keys)):
         twice = next(key for i, key in enumerate(keys) if key in keys[:i])

@@ -18,10 +18,17 @@ from serving.protocol.datatypes import BY_NAME, Datatype
 from serving.protocol.envelope import Envelope, RawInput
 from serving.protocol.errors import BadInput, shown
 
+# Values looked at one by one become Python objects, of up to 80 bytes for 2 bytes of JSON.
+MAX_ONE_BY_ONE = 2_000_000
+# An empty tensor may have other dimensions of any size; beyond this even numpy refuses to think of it.
+MAX_ELEMENTS = 1 << 40
+
 _WIDE = {"d": np.dtype(np.float64), "i": np.dtype(np.int64), "u": np.dtype(np.uint64)}
 
 
-def build_feeds(model: Model, envelope: Envelope, body: bytes | memoryview, json_size: int) -> dict[str, np.ndarray]:
+def build_feeds(
+    model: Model, envelope: Envelope, body: bytes | bytearray | memoryview, json_size: int
+) -> dict[str, np.ndarray]:
     """Arrays by input name, each of the declared shape and the model's dtype (BYTES: object of str).
 
     `body` is the whole request body; binary data starts at `json_size` bytes. Raises BadInput."""
@@ -57,7 +64,7 @@ def build_feeds(model: Model, envelope: Envelope, body: bytes | memoryview, json
     return feeds
 
 
-def raw_feeds(model: Model, body: bytes | memoryview) -> dict[str, np.ndarray]:
+def raw_feeds(model: Model, body: bytes | bytearray | memoryview) -> dict[str, np.ndarray]:
     """The body as the one input of the model, its free dimension found from the size. Raises BadInput."""
     if len(model.inputs) != 1:
         raise BadInput(f"a raw body needs a model with one input; this one has {len(model.inputs)}")
@@ -84,6 +91,8 @@ def raw_feeds(model: Model, body: bytes | memoryview) -> dict[str, np.ndarray]:
 
 def check_shape(name: str, shape: Sequence[int], expected: tuple[int, ...] | None) -> None:
     """Compare a request's shape with the model's (-1 takes any). Raises BadInput."""
+    if 0 in shape and math.prod(d for d in shape if d) > MAX_ELEMENTS:
+        raise BadInput(f"input {shown(name)!r}: shape {shown(list(shape))} is too large")
     if expected is None:
         return
     if len(shape) == len(expected):
@@ -139,7 +148,7 @@ def _strings_from_binary(name: str, shape: Sequence[int], count: int, data: memo
     return values.reshape(shape)
 
 
-def _text(name: str, data: bytes | memoryview) -> str:
+def _text(name: str, data: bytes | bytearray | memoryview) -> str:
     try:
         return str(data, "utf-8")
     except UnicodeDecodeError:
@@ -163,7 +172,7 @@ def _from_json(raw: RawInput, datatype: Datatype) -> np.ndarray:
     return _narrow(raw, wide, datatype).reshape(shape)
 
 
-def _prove_nesting(inputs: Sequence[RawInput], asked: bool, document: bytes | memoryview) -> None:
+def _prove_nesting(inputs: Sequence[RawInput], asked: bool, document: bytes | bytearray | memoryview) -> None:
     """simdjson's buffer flattens whatever it finds; show that data is flat or nested exactly as its shape.
 
     The arrays of the document are counted by their brackets. Were every tensor what it seems from its first
@@ -197,9 +206,9 @@ def _inner_arrays(shape: Sequence[int]) -> int:
     return total
 
 
-def _count_brackets(document: bytes | memoryview, expected: int) -> int:
+def _count_brackets(document: bytes | bytearray | memoryview, expected: int) -> int:
     """Number of "[" in the JSON; for few of them stops one beyond `expected`."""
-    text = bytes(document)  # no copy when it is bytes already
+    text = bytes(document) if isinstance(document, memoryview) else document
     if expected > 64:
         return text.count(b"[")
     found, at = 0, text.find(b"[")
@@ -249,6 +258,12 @@ def _check_count(raw: RawInput, found: int, count: int) -> None:
 
 def _one_by_one(raw: RawInput, datatype: Datatype, count: int) -> np.ndarray:
     """The exact way: every value is looked at. Also the way that says what is wrong. Raises BadInput."""
+    if len(raw.data) > MAX_ONE_BY_ONE or count > MAX_ONE_BY_ONE:
+        _check_count(raw, len(raw.data), count)
+        raise BadInput(
+            f"input {shown(raw.name)!r}: its values are not all {datatype.name}, or more than "
+            f"{MAX_ONE_BY_ONE} (send them as binary data)"
+        )
     data = raw.data if isinstance(raw.data, list) else raw.data.as_list()
     if data and isinstance(data[0], list):
         _check_nesting(raw, data, 0)

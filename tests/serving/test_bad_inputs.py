@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serving.protocol.envelope import parse
+from serving.protocol.errors import ServingError
 from tests.serving.conftest import Server
 from tests.serving.models import rows
 
@@ -28,6 +30,7 @@ NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "negative dimension": ("tiny", fp32(GOOD, (-1, 4))),
     "huge dimension": ("tiny", fp32(GOOD, (2**62, 4))),
     "overflowing product": ("id-fp32", fp32(GOOD, (2**63, 2**63))),
+    "huge beside a zero": ("id-fp32", fp32([], (0, 2**62))),
     "float dimension": ("tiny", fp32(GOOD, (1.0, 4))),
     "boolean dimension": ("tiny", fp32(GOOD, (True, 4))),
     "text dimension": ("tiny", fp32(GOOD, ("1", 4))),
@@ -248,6 +251,13 @@ def test_chunked_body_is_refused_when_it_grows_too_large(standalone: Server) -> 
 
 def test_compressed_body_is_refused_when_sent(standalone: Server) -> None:
     refused(standalone, post(standalone, b"x", **{"Content-Encoding": "gzip"}), name=None, status=415)
+
+
+@pytest.mark.parametrize("text", [b"[" * 4_100_000, b"[" + b"1," * 4_100_000 + b"1]"])
+def test_json_is_refused_before_it_is_parsed_when_it_has_too_many_values(text: bytes) -> None:
+    with pytest.raises(ServingError) as caught:
+        parse(text, 1)
+    assert caught.value.status == 413
 
 
 def test_large_broken_body_is_refused_when_it_cannot_be_explained(standalone: Server) -> None:
