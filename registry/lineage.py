@@ -76,19 +76,15 @@ def _nodes(version: Version, artifacts: list[Artifact], datasets: list[Any]) -> 
                 parents=[parent],
             )
         )
-        for deployment in row.deployments.all():
-            nodes.append(
-                Node(
-                    f"p{deployment.pk}",
-                    _("Deployment"),
-                    deployment.endpoint.name,
-                    f"{deployment.get_state_display()} · {deployment.weight} %",
-                    5,
-                    reverse("endpoint", args=[deployment.endpoint.name]),
-                    parents=[f"a{row.pk}"],
-                )
-            )
+        nodes += [_deployment(deployment, f"a{row.pk}") for deployment in row.deployments.all()]
     return nodes
+
+
+def _deployment(deployment: Any, parent: str) -> Node:
+    endpoint = deployment.endpoint
+    sub = f"{deployment.get_state_display()} · {deployment.weight} %"
+    url = reverse("endpoint", args=[endpoint.name])
+    return Node(f"p{deployment.pk}", _("Deployment"), endpoint.name, sub, 5, url, parents=[parent])
 
 
 def draw(version: Version, artifacts: list[Artifact], datasets: list[Any]) -> Drawing:

@@ -144,7 +144,8 @@ def jobs_of(version: Version, artifacts: list[Artifact]) -> list[Job]:
     ids |= {measured.job_id for row in artifacts for measured in row.measurements.all()}
     by = Q(pk__in=ids - {None}) | Q(params__version_id=version.pk)
     by |= Q(params__artifact_id__in=[row.pk for row in artifacts])
-    return list(Job.objects.filter(by, project_id=version.model.project_id).order_by("-id")[:50])
+    rows = Job.objects.filter(by, project_id=version.model.project_id).select_related("created_by")
+    return list(rows.order_by("-id")[:50])
 
 
 def audit_of(version: Version) -> QuerySet[Entry]:

@@ -194,7 +194,7 @@ def version_export(request: HttpRequest, pk: int) -> HttpResponse:
             messages.success(request, _("Started: each format is a job of its own."))
             return redirect("version-tab", row.pk, "jobs")
         show_failure(form, outcome.failure)
-    return _version_form(request, row, form, _("Export"), _("Converts the source in the sandbox, compares the result with the source on real rows, and refuses it beyond the tolerance."))  # fmt: skip
+    return _version_form(request, row, form, "export")
 
 
 @login_required
@@ -213,7 +213,7 @@ def version_optimize(request: HttpRequest, pk: int) -> HttpResponse:
         if outcome.value:
             return redirect("job", outcome.value.pk)
         show_failure(form, outcome.failure)
-    return _version_form(request, row, form, _("Optimize"), _("Makes a variant of the artifact and measures both: quality, latency, size."))  # fmt: skip
+    return _version_form(request, row, form, "optimize")
 
 
 @login_required
@@ -229,7 +229,7 @@ def version_alias(request: HttpRequest, pk: int) -> HttpResponse:
             messages.success(request, _("“%(alias)s” now names version %(n)d.") % {"alias": name, "n": row.number})
             return redirect("version", row.pk)
         show_failure(form, outcome.failure)
-    return _version_form(request, row, form, _("Set alias"), _("An alias names one version of the model; the version that has it now loses it."))  # fmt: skip
+    return _version_form(request, row, form, "alias")
 
 
 @login_required
@@ -260,7 +260,27 @@ def version_decide(request: HttpRequest, pk: int) -> HttpResponse:
     )
 
 
-def _version_form(request: HttpRequest, row: Version, form: Any, title: str, effect: str) -> HttpResponse:
+FORMS = {
+    "export": (
+        lazy("Export"),
+        lazy(
+            "Converts the source in the sandbox, compares the result with the source on real rows, "
+            "and refuses it beyond the tolerance."
+        ),
+    ),
+    "optimize": (
+        lazy("Optimize"),
+        lazy("Makes a variant of the artifact and measures both: quality, latency, size."),
+    ),
+    "alias": (
+        lazy("Set alias"),
+        lazy("An alias names one version of the model; the version that has it now loses it."),
+    ),
+}
+
+
+def _version_form(request: HttpRequest, row: Version, form: Any, name: str) -> HttpResponse:
+    title, effect = FORMS[name]
     context = {
         "section": "models", "project": row.model.project, "model": row.model, "version": row,
         "form": form, "title": title, "effect": effect,

@@ -15,4 +15,11 @@ urlpatterns = [
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="api-docs"),
     path("i18n/", include("django.conf.urls.i18n")),
+    path("", include("slipway.dashboard.urls")),
+    path("", include("slipway.accounts.urls")),
+    path("", include("slipway.jobs.urls")),
+    path("", include("registry.urls")),
+    path("", include("deployments.urls")),
+    path("", include("monitoring.urls")),
 ]
+handler500 = "slipway.dashboard.views.server_error"

@@ -1,0 +1,43 @@
+"""Forms of projects, members and tokens."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from django import forms
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from slipway.accounts.models import Role, Scope
+
+
+class ProjectForm(forms.Form):
+    """A new project; its maker becomes its admin."""
+
+    slug = forms.CharField(
+        label=_("Short name"),
+        max_length=63,
+        help_text=_("Lower-case letters, digits and hyphens; it is a part of addresses."),
+    )
+    name = forms.CharField(label=_("Name"), max_length=100)
+
+
+class MemberForm(forms.Form):
+    """A user's role in a project."""
+
+    username = forms.CharField(max_length=150)
+    role = forms.ChoiceField(choices=Role.choices)
+
+
+class TokenForm(forms.Form):
+    """A new API token."""
+
+    name = forms.CharField(label=_("Name"), max_length=100, help_text=_("What it is for."))
+    scope = forms.ChoiceField(label=_("Scope"), choices=Scope.choices, initial=Scope.WRITE)
+    days = forms.IntegerField(
+        label=_("Days until it expires"), min_value=1, max_value=3650, required=False, help_text=_("Empty: never.")
+    )
+
+    def expires_at(self) -> dt.datetime | None:
+        days = self.cleaned_data["days"]
+        return timezone.now() + dt.timedelta(days=days) if days else None

@@ -1,0 +1,179 @@
+"""Figures and links that pages of one room show of another room's records."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django import template
+from django.urls import NoReverseMatch, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+
+from deployments import selectors as deployed
+from monitoring import selectors as monitoring
+from slipway.environment import environment
+
+register = template.Library()
+
+
+@register.simple_tag
+def model_traffic(models: Any) -> dict[int, dict[str, Any]]:
+    """{model id: spark, per_minute, p95_ms, error_share} of the last 30 minutes."""
+    return monitoring.traffic_of_models([model.pk for model in models])
+
+
+@register.simple_tag
+def deployment_traffic(deployments: Any) -> dict[int, dict[str, Any]]:
+    """{deployment id: requests, per_minute, error_share, p50_ms, p95_ms, p99_ms} of the last five minutes."""
+    return monitoring.traffic([row.pk for row in deployments], minutes=5)
+
+
+_RESULT_PAGES = {
+    "version_id": "version",
+    "version": "version",
+    "model_id": "model",
+    "rollout_id": "rollout",
+    "job_id": "job",
+}
+
+
+def plain(value: Any) -> str:
+    """A JSON value on one line."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)[:500]
+
+
+@register.simple_tag
+def result_link(name: str, value: Any) -> SafeString | str:
+    """A value of a job's result; ids of records link to their pages."""
+    page = _RESULT_PAGES.get(name)
+    if page and isinstance(value, int):
+        return format_html('<a href="{}">{}</a>', reverse(page, args=[value]), value)
+    return format_html("<code>{}</code>", plain(value)) if isinstance(value, dict | list) else plain(value)
+
+
+@register.simple_tag
+def endpoint_figures(deployments: list[Any]) -> dict[str, Any]:
+    """Rows of an endpoint's deployments with figures, and both split bars with their words."""
+    figures = monitoring.traffic([row.pk for row in deployments], minutes=5)
+    total = sum(row["requests"] for row in figures.values())
+    rows = []
+    for index, row in enumerate(deployments):
+        share = figures[row.pk]["requests"] / total if total else None
+        rows.append(
+            {
+                "deployment": row,
+                "label": deployed.label_of(row),
+                "tone": index % 4 + 1,
+                "observed": share,
+                **figures[row.pk],
+            }
+        )
+    desired = [{"share": row["deployment"].weight, "tone": row["tone"]} for row in rows]
+    observed = [{"share": 100 * (row["observed"] or 0), "tone": row["tone"]} for row in rows]
+    return {
+        "rows": rows,
+        "desired": desired,
+        "observed": observed,
+        "desired_text": " / ".join(f"{one['share']}" for one in desired) + " %",
+        "observed_text": (" / ".join(f"{one['share']:.1f}" for one in observed) + " %") if total else _("no requests"),
+    }
+
+
+@register.simple_tag
+def series_twin(deployments: list[Any], span: str) -> list[dict[str, Any]]:
+    """The charts as rows of a table."""
+    seconds = int(span) if span.isdigit() and int(span) in monitoring.SPANS else 900
+    return monitoring.twin(monitoring.series(deployments, seconds))
+
+
+@register.simple_tag
+def output_histograms(deployments: list[Any]) -> list[dict[str, Any]]:
+    """Predicted classes of each output, for each deployment."""
+    return monitoring.histograms(deployments)
+
+
+@register.simple_tag
+def chart_names(only: str = "") -> list[tuple[str, str, str]]:
+    """(series, title, unit) of the charts of a page."""
+    charts = [
+        ("rate", _("Requests per minute"), ""),
+        ("errors", _("Errors, %(unit)s") % {"unit": "%"}, "%"),
+        ("p50", _("p50 latency, ms"), "ms"),
+        ("p95", _("p95 latency, ms"), "ms"),
+        ("p99", _("p99 latency, ms"), "ms"),
+    ]
+    return [chart for chart in charts if not only or chart[0] == only]
+
+
+_SERVER_STATES = {"ready": "ok", "loading": "loading", "failed": "bad", "draining": "draining"}
+
+
+@register.filter
+def server_tone(state: str) -> str:
+    return _SERVER_STATES.get(state, "quiet")
+
+
+@register.filter
+def server_word(state: str) -> str:
+    """What a server says about a deployment, in the person's language."""
+    words = {"ready": _("ready"), "loading": _("loading"), "failed": _("failed"), "draining": _("draining")}
+    return words.get(state, state)
+
+
+@register.simple_tag
+def current_servers(servers: list[dict[str, Any]], generation: int) -> str:
+    """How many living processes have the desired generation."""
+    alive = [row for row in servers if row["alive"]]
+    current = sum(row["server"].generation >= generation for row in alive)
+    return _("%(n)d of %(all)d processes at generation %(g)d") % {"n": current, "all": len(alive), "g": generation}
+
+
+@register.simple_tag
+def pair(shares: list[float]) -> str:
+    """24.6 / 75.4 %"""
+    return " / ".join(f"{share:.1f}" for share in shares) + " %"
+
+
+@register.simple_tag
+def size_change(new: Any, old: Any) -> SafeString | str:
+    """The change in size against the artifact it replaces."""
+    if not old.size or new.size == old.size:
+        return ""
+    share = new.size / old.size - 1
+    tone = "good" if share < 0 else "warn"
+    return format_html('<span class="pill {}">{}</span>', tone, f"{share:+.0%}".replace("%", " %").replace("-", "−"))
+
+
+@register.inclusion_tag("ui/snippet.html")
+def rollout_snippet(rollout: Any) -> dict[str, str]:
+    """How to follow a rollout over the API."""
+    text = (
+        f'curl {environment.public_base}/api/v1/rollouts/{rollout.pk} \\\n  -H "Authorization: Bearer $SLIPWAY_TOKEN"'
+    )
+    return {"text": text, "label": ""}
+
+
+_ENTRY_PAGES = {"model": "model", "version": "version", "rollout": "rollout", "job": "job"}
+
+
+@register.simple_tag
+def entry_link(entry: Any) -> SafeString | str:
+    """The record that an audit entry is about, linked where it has a page."""
+    label = f"{entry.object_type} {entry.data.get('name') or entry.object_id}"
+    page, args = _ENTRY_PAGES.get(entry.object_type), [entry.object_id]
+    if entry.object_type == "endpoint" and entry.data.get("name"):
+        page, args = "endpoint", [entry.data["name"]]
+    if page is None:
+        return label
+    try:
+        return format_html('<a href="{}">{}</a>', reverse(page, args=args), label)
+    except NoReverseMatch:
+        return label
+
+
+@register.simple_tag
+def hook_url(policy: Any) -> str:
+    """Where a policy's signed hook is."""
+    return f"{environment.public_base}{reverse('hook', args=[policy.pk])}"
