@@ -76,7 +76,9 @@ class RetrainHook(APIView):
         if len(body) > HOOK_BODY_LIMIT:
             raise Problem("A hook's body has at most 64 kB.", status=413, code="too_large")
         row = get_object_or_404(Policy.objects.select_related("model__project"), pk=pk)
-        firing = services.hook_receive(policy=row, body=body, headers=dict(request.headers.lower_items()))
+        firing = services.hook_receive(
+            policy=row, body=body, headers={name.lower(): value for name, value in request.headers.items()}
+        )
         return Response(
             shapes.FiringSerializer(firing).data,
             status=202,
