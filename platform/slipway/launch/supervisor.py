@@ -80,9 +80,11 @@ class Supervisor:
         """Turn INT, TERM and HUP into an orderly stop, and let CHLD wake the loop."""
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) != signal.SIG_IGN:  # nohup asked to ignore HUP
-                signal.signal(number, self._on_signal)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # Also where it is ignored: a shell does that to INT for whatever it starts with `&`.
+            signal.signal(number, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup asked for that
+            signal.signal(signal.SIGHUP, self._on_signal)
 
     def environment(self, env: dict[str, str], name: str) -> dict[str, str]:
         """`env` with the mark by which everything that `name` starts can be found again."""
