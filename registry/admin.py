@@ -1,0 +1,59 @@
+"""Models and what belongs to them in the admin console."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from unfold.admin import ModelAdmin
+
+from registry.models import Alias, Artifact, Dataset, Measurement, Model, Version
+from slipway.api.admin import ReadOnlyAdmin
+
+
+@admin.register(Model)
+class ModelAdminPage(ModelAdmin):
+    list_display = ["name", "project", "task", "last_number", "mlflow_name", "archived_at"]
+    list_filter = ["project", "task"]
+    search_fields = ["name", "mlflow_name"]
+    list_select_related = ["project"]
+    readonly_fields = ["project", "name", "last_number", "mlflow_name", "revision", "created_at"]
+    exclude = ["stars"]
+
+
+@admin.register(Version)
+class VersionAdmin(ReadOnlyAdmin):
+    list_display = ["model", "number", "state", "origin", "framework", "approval", "created_at"]
+    list_filter = ["state", "origin", "approval"]
+    search_fields = ["model__name", "mlflow_run_id"]
+    list_select_related = ["model"]
+
+
+@admin.register(Alias)
+class AliasAdmin(ModelAdmin):
+    """Protecting an alias is an administrator's business; pointing it is done on the model's page."""
+
+    list_display = ["model", "name", "version", "protected"]
+    list_filter = ["protected"]
+    search_fields = ["name", "model__name"]
+    list_select_related = ["model", "version__model"]
+    readonly_fields = ["model", "name", "version"]
+
+
+@admin.register(Artifact)
+class ArtifactAdmin(ReadOnlyAdmin):
+    list_display = ["sha256", "version", "format", "size", "verdict", "created_at"]
+    list_filter = ["format", "verdict"]
+    search_fields = ["sha256"]
+    list_select_related = ["version__model"]
+
+
+@admin.register(Dataset)
+class DatasetAdmin(ReadOnlyAdmin):
+    list_display = ["name", "role", "sha256", "size", "rows", "created_at"]
+    list_filter = ["role", "project"]
+    search_fields = ["name", "sha256"]
+
+
+@admin.register(Measurement)
+class MeasurementAdmin(ReadOnlyAdmin):
+    list_display = ["artifact", "latency_p50_ms", "latency_p95_ms", "speedup", "created_at"]
+    list_select_related = ["artifact"]
