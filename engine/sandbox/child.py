@@ -114,7 +114,7 @@ def _close_walls(spec: dict[str, Any], way: str | None, read_only: bool, answer:
         landlock.restrict(
             read=[*_SYSTEM_READ, *_interpreter_folders(), *spec["readable"]],
             devices=_DEVICES,
-            write=[*spec["writable"], *(["/dev/shm"] if way else [])],  # noqa: S108 - a private one
+            write=[*spec["writable"], *(["/dev/shm"] if way and spec["shared_memory_mb"] else [])],  # noqa: S108 - a private one
         )
     if filtered:
         seccomp.install(allow_inet=way is not None, fake_attributes=not read_only)

@@ -20,7 +20,7 @@ _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 16384, 1 << 1
 _MS_BIND, _AT_RECURSIVE, _MOUNT_SETATTR, _READ_ONLY = 4096, 0x8000, 442, 1
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 1, 4, 24
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 36, 38, 47
-_CAPABILITY_VERSION_3 = 0x20080522
+_CAPABILITY_VERSION_3, _CAP_SETPCAP = 0x20080522, 8
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -61,9 +61,14 @@ def enter_namespaces() -> str | None:
     uid, gid = os.geteuid(), os.getegid()
     if libc.unshare(_SPACES | CLONE_NEWUSER) != 0:
         return None
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
-    Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    try:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    except PermissionError:
+        # Root without capabilities may not map itself. Files are still ours (the kernel compares the
+        # real owner); only our own number reads as "nobody".
+        return "user"
     return "user"
 
 
@@ -102,11 +107,12 @@ def read_only_mounts(writable: list[str]) -> bool:
 def private_mounts(shared_memory_mb: int) -> bool:
     """Gives process 1 its own /proc (the host's processes vanish) and its own small /dev/shm.
 
-    Returns whether /proc is its own; a container may forbid that, and then Landlock still keeps
-    other processes' memory and environment closed.
+    shared_memory_mb: size of the latter, 0 leaves it as it is. Returns whether /proc is its own; a
+    container may forbid that, and then Landlock still keeps other processes' memory and
+    environment closed.
     """
     safe = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
-    if Path("/dev/shm").is_dir():  # noqa: S108 - it is replaced here, not used
+    if shared_memory_mb and Path("/dev/shm").is_dir():  # noqa: S108 - it is replaced here, not used
         _mount(b"tmpfs", b"/dev/shm", safe, f"size={shared_memory_mb}m,mode=1777".encode())
     return _mount(b"proc", b"/proc", safe)
 
@@ -122,7 +128,7 @@ class _CapData(ctypes.Structure):
 def drop_capabilities() -> None:
     """Gives up every capability for good: root in the child is then an ordinary user with a famous number."""
     last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
-    if os.geteuid() == 0 or _holds_capabilities():
+    if _effective_capabilities() >> _CAP_SETPCAP & 1:
         for number in range(last + 1):
             prctl(_PR_CAPBSET_DROP, number)
     prctl(_PR_CAP_AMBIENT, 4)  # 4: clear all
@@ -130,9 +136,9 @@ def drop_capabilities() -> None:
     check(libc.capset(ctypes.byref(header), ctypes.byref(data)), "capset")
 
 
-def _holds_capabilities() -> bool:
-    status = Path("/proc/self/status").read_text()
-    return any(line.startswith("CapEff:") and int(line.split()[1], 16) for line in status.splitlines())
+def _effective_capabilities() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
 
 
 def set_limits(limits: dict[str, Any]) -> None:

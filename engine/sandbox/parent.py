@@ -70,6 +70,8 @@ def run(
     out, work = _fresh(scratch / "out"), _fresh(scratch / "work")
     resolved = {name: str(path.resolve(strict=True)) for name, path in inputs.items()}
     folders = [str(path.resolve(strict=True)) for path in code]
+    # A private /dev/shm would hide what lies in the real one.
+    hidden = any(path.startswith("/dev/shm/") for path in [str(scratch), *resolved.values(), *folders])  # noqa: S108
     result_read, result_write = os.pipe()
     spec = {
         "task": task,
@@ -81,7 +83,7 @@ def run(
         "readable": [str(_ENGINE), *resolved.values(), *folders],
         "writable": [str(out), str(work)],
         "limits": dataclasses.asdict(limits),
-        "shared_memory_mb": min(256, limits.memory_mb // 4),
+        "shared_memory_mb": 0 if hidden else min(256, limits.memory_mb // 4),
         "required": os.environ.get("SLIPWAY_SANDBOX") != "off",
         "result_fd": result_write,
         "parent": os.getpid(),

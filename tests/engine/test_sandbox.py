@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import socket
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +21,28 @@ from engine.sandbox import Limits, SandboxResult, available, parent, run
 
 HERE = Path(__file__).parent
 Attempt = Callable[..., SandboxResult]
+
+# A worker of its own, for interpreters and users other than those of the tests.
+STARTER = """
+import json, sys
+from pathlib import Path
+
+here = Path(sys.argv[1])
+sys.path.insert(0, str(here))
+from engine.sandbox import run
+
+def go(name, params, **inputs):
+    return run("hostile_tasks:" + name, params=params, inputs=inputs, scratch=here / "s", code=[here]).value
+
+print(json.dumps([
+    go("climb", {}),
+    go("connect", {"port": 1, "unix": "/x", "abstract": "y"}),
+    go("read_files", {"paths": ["/etc/hostname", "/proc/1/environ"], "folders": ["/tmp", "/"]}),
+    go("write_files", {"folders": ["/tmp", str(here)]}, file=here / "start.py"),
+    go("echo", {})["params"],
+    go("subprocess_python", {}),
+]))
+"""
 
 pytestmark = pytest.mark.skipif(not available().complete, reason="this kernel offers no isolation")
 
@@ -234,6 +260,39 @@ def test_child_is_ended_when_on_line_raises(attempt: Attempt) -> None:
 
 def test_unknown_task_fails_when_it_does_not_exist(attempt: Attempt) -> None:
     assert "AttributeError" in failure(attempt, "nothing_of_the_kind").message
+
+
+@pytest.mark.parametrize("who", ["nobody", "root without capabilities"])
+def test_walls_are_the_same_when_the_worker_is_not_root(who: str, tmp_path: Path) -> None:
+    system = Path("/usr/bin/python3.11")
+    if os.geteuid() != 0 or not system.exists() or shutil.which("setpriv") is None:
+        pytest.skip("needs root, setpriv and a Python that everybody may run")
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o777)
+        for folder in ("engine", "engine/sandbox"):
+            (Path(place) / folder).mkdir()
+            for source in (HERE.parents[1] / folder).glob("*.py"):
+                shutil.copy(source, Path(place) / folder)
+        shutil.copy(HERE / "hostile_tasks.py", place)
+        (Path(place) / "start.py").write_text(STARTER)
+        become = {
+            "nobody": ["--reuid=65534", "--regid=65534", "--clear-groups"],
+            "root without capabilities": ["--bounding-set=-all", "--inh-caps=-all"],
+        }
+        command = ["setpriv", *become[who], str(system), "-B", f"{place}/start.py", place]
+        done = subprocess.run(command, cwd="/", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    climbed, connected, read, written, echoed, python = json.loads(done.stdout)
+    assert int(climbed["capabilities"], 16) == 0 and climbed["no_new_privileges"]
+    assert "done" not in [climbed["mount"], climbed["user_namespace"], *connected.values()]
+    assert "done" not in [*read.values(), *written.values()]
+    assert echoed == {} and python == {"output": "42"}
+
+
+def test_scratch_works_when_it_lies_in_shared_memory() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        result = run("hostile_tasks:echo", params={}, inputs={}, scratch=Path(place) / "s", code=[HERE])
+        assert (result.files / "file.txt").read_text() == "written"
 
 
 @pytest.fixture
