@@ -11,9 +11,9 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +21,7 @@ import structlog
 
 from engine.errors import EngineError
 from registry.mlflow import client, gateway
+from registry.mlflow.folders import FolderLimits, listing, too_large
 from registry.mlflow.locations import location_of
 from slipway import paths
 from slipway.api.problems import Unavailable
@@ -32,15 +33,6 @@ AS_IT_IS = {"accept-encoding": "identity"}
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 # (digest, inode, size, change time) of cached files that this process has hashed.
 _verified: set[tuple[str, int, int, int]] = set()
-
-
-@dataclass(frozen=True)
-class FolderLimits:
-    """What a folder may hold."""
-
-    files: int = 2000
-    depth: int = 8
-    total_bytes: int = 4 * 1024**3
 
 
 def put_file(path: Path, *, run_id: str, artifact_path: str) -> str:
@@ -87,20 +79,24 @@ def fetch_folder(source: str, target: Path, *, limits: FolderLimits | None = Non
     """
     limits = limits or FolderLimits()
     root = client.store_path(location_of(source))
-    listed = _listing(root, limits)
+    listed = listing(root, limits)
     if not listed:
         raise EngineError("There are no files at the source of this version.", code="empty")
     target.mkdir(parents=True, exist_ok=True)
     if any(target.iterdir()):
         raise ValueError(f"{target} is not empty.")
     manifest, left = [], limits.total_bytes
-    for path in sorted(listed):
-        place = target / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with _new_file(place) as stream:
-            digest, size = _download(f"{client.SCHEME}{root}/{path}", stream, left)
-        left -= size
-        manifest.append({"path": path, "size": size, "sha256": digest})
+    try:
+        for path in sorted(listed):
+            place = target / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with _new_file(place) as stream:
+                digest, size = _download(f"{client.SCHEME}{root}/{path}", stream, left)
+            left -= size
+            manifest.append({"path": path, "size": size, "sha256": digest})
+    except BaseException:  # half a folder must neither be used nor stand in the way of the next try
+        shutil.rmtree(target, ignore_errors=True)
+        raise
     return manifest
 
 
@@ -160,61 +156,14 @@ def _download(uri: str, stream: BinaryIO, size_limit: int) -> tuple[str, int]:
     ):
         client.check(response, "fetching a file")
         if int(response.headers.get("content-length", 0)) > size_limit:
-            raise _too_large(size_limit)
+            raise too_large(size_limit)
         for chunk in response.iter_raw(CHUNK):
             size += len(chunk)
             if size > size_limit:
-                raise _too_large(size_limit)
+                raise too_large(size_limit)
             digest.update(chunk)
             stream.write(chunk)
     return digest.hexdigest(), size
-
-
-def _listing(root: str, limits: FolderLimits) -> list[str]:
-    """Paths of all files below `root`, every name looked at before anything is fetched."""
-    files: list[str] = []
-    seen: set[str] = set()
-    total = 0
-    folders = [("", 1)]
-    while folders:
-        folder, depth = folders.pop()
-        if depth > limits.depth:
-            raise EngineError(f"The folder is deeper than {limits.depth} levels.", code="too_large")
-        answer = client.call(
-            "GET",
-            "artifacts",
-            doing="listing a folder",
-            params={"path": f"{root}/{folder}".rstrip("/")},
-            api="2.0/mlflow-artifacts",
-        )
-        for row in answer.get("files", []):
-            path = f"{folder}/{row['path']}" if folder else str(row["path"])
-            _check_name(str(row["path"]), path)
-            if path.casefold() in seen:
-                raise EngineError(f"The folder holds {path!r} twice (names may not differ by case only).", code="name")
-            seen.add(path.casefold())
-            if row.get("is_dir"):
-                folders.append((path, depth + 1))
-            else:
-                files.append(path)
-                total += int(row.get("file_size", 0))
-            if len(seen) > limits.files:
-                raise EngineError(f"The folder holds more than {limits.files} files.", code="too_large")
-            if total > limits.total_bytes:
-                raise _too_large(limits.total_bytes)
-    return files
-
-
-def _check_name(name: str, path: str) -> None:
-    bad = (
-        name in {"", ".", ".."}
-        or "/" in name
-        or "\\" in name
-        or len(name.encode()) > 255
-        or any(ord(character) < 32 or ord(character) == 127 for character in name)
-    )
-    if bad:
-        raise EngineError(f"The folder holds a file with a name that is not safe: {path[:200]!r}.", code="name")
 
 
 def _chunks(stream: BinaryIO) -> Iterator[bytes]:
@@ -274,7 +223,3 @@ def _quarantine(path: Path, found: str) -> Path:
     aside = folder / f"{found}-{secrets.token_hex(4)}"
     path.replace(aside)
     return aside
-
-
-def _too_large(limit: int) -> EngineError:
-    return EngineError(f"The file is larger than {limit / 1024**2:.0f} MiB.", code="too_large")

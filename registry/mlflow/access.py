@@ -95,9 +95,7 @@ class Verdicts:
         """Asks the database (blocking; call it in a thread). None for an unknown or ended credential."""
         close_old_connections()
         try:
-            verdict = (
-                _from_token(credential.text) if credential.kind == "token" else _from_session(credential)
-            )
+            verdict = _from_token(credential.text) if credential.kind == "token" else _from_session(credential)
         finally:
             close_old_connections()
         if verdict is not None:

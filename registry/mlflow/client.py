@@ -99,9 +99,7 @@ def artifact_url(path: str) -> str:
     """
     parts = urlsplit(environment.mlflow_base)
     prefix = "" if parts.path == "/mlflow" else parts.path
-    return (
-        f"{parts.scheme}://{parts.netloc}{prefix}/api/2.0/mlflow-artifacts/artifacts/{quote(path, safe='/')}"
-    )
+    return f"{parts.scheme}://{parts.netloc}{prefix}/api/2.0/mlflow-artifacts/artifacts/{quote(path, safe='/')}"
 
 
 def store_path(uri: str) -> str:
@@ -116,9 +114,7 @@ def store_path(uri: str) -> str:
     if fault := path_fault(path):
         raise EngineError(f"The address {uri[:200]!r} is refused. {fault}", code="source")
     if not path or "?" in path or "#" in path:
-        raise EngineError(
-            f"The address {uri[:200]!r} names no file of MLflow's artifact store.", code="source"
-        )
+        raise EngineError(f"The address {uri[:200]!r} names no file of MLflow's artifact store.", code="source")
     return path
 
 

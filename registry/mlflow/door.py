@@ -49,9 +49,7 @@ class Door:
         """Returns when the request may pass; raises the `Refused` answer otherwise."""
         domain, _ = split_domain_port(headers.get(b"host", b"").decode("latin-1"))
         if not validate_host(domain, settings.ALLOWED_HOSTS):
-            raise Refused(
-                400, "INVALID_PARAMETER_VALUE", "This host name is not one of SLIPWAY_ALLOWED_HOSTS."
-            )
+            raise Refused(400, "INVALID_PARAMETER_VALUE", "This host name is not one of SLIPWAY_ALLOWED_HOSTS.")
         access = rules.access_of(scope["method"], path)
         if access is Access.CLOSED:
             raise Refused(403, "PERMISSION_DENIED", "This part of MLflow is closed behind Slipway.")
@@ -70,9 +68,7 @@ class Door:
             raise _anonymous(scope, headers)
         unsafe = scope["method"] not in {"GET", "HEAD", "OPTIONS"}
         if credential.kind == "session" and unsafe and not is_same_origin(headers, scheme_of(scope, headers)):
-            raise Refused(
-                403, "PERMISSION_DENIED", "A signed-in browser may only send this from Slipway's pages."
-            )
+            raise Refused(403, "PERMISSION_DENIED", "A signed-in browser may only send this from Slipway's pages.")
         if not verdict.permits(access):
             raise Refused(403, "PERMISSION_DENIED", _denial(access, verdict))
 
@@ -84,11 +80,7 @@ async def answer(send: Send, refused: Refused) -> None:
         content, body = b"text/plain; charset=utf-8", refused.text.encode() + b"\n"
     else:
         content = b"application/json"
-        body = (
-            json.dumps({"error_code": refused.code, "message": refused.text}).encode()
-            if refused.code
-            else b""
-        )
+        body = json.dumps({"error_code": refused.code, "message": refused.text}).encode() if refused.code else b""
     headers += [(b"content-type", content), (b"content-length", str(len(body)).encode())]
     headers.append((b"cache-control", b"no-store"))
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})

@@ -102,8 +102,7 @@ def run_log(
     now = _now()
     rows: dict[str, list[dict[str, Any]]] = {
         "metrics": [
-            {"key": key, "value": _number(value), "timestamp": now, "step": 0}
-            for key, value in (metrics or {}).items()
+            {"key": key, "value": _number(value), "timestamp": now, "step": 0} for key, value in (metrics or {}).items()
         ],
         "params": _rows(params or {}, _LONGEST_PARAM),
         "tags": _rows(tags or {}, _LONGEST_TAG),

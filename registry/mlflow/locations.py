@@ -26,9 +26,7 @@ def source_location(version: MlflowVersion) -> str:
 def location_of(source: str, *, depth: int = 0) -> str:
     """`mlflow-artifacts:/…` of a source: that itself, `runs:/id/path`, `models:/m-id`, `models:/name/3`."""
     if depth > _DEEPEST:
-        raise EngineError(
-            "This version is a copy of a copy of … more often than can be followed.", code="source"
-        )
+        raise EngineError("This version is a copy of a copy of … more often than can be followed.", code="source")
     if match := _LOGGED_MODEL.fullmatch(source):
         return _logged_model(match[1])
     if match := _REGISTERED.fullmatch(source):

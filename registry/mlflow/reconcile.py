@@ -55,9 +55,7 @@ def versions_new(*, full: bool | None = None) -> list[MlflowVersion]:
 
 def _unknown(page: Iterable[MlflowVersion]) -> list[MlflowVersion]:
     """Those of a page that could be taken in and are not here, by one query."""
-    rows = sorted(
-        (row for row in page if row.is_ready and not row.is_prompt), key=lambda row: (row.name, row.version)
-    )
+    rows = sorted((row for row in page if row.is_ready and not row.is_prompt), key=lambda row: (row.name, row.version))
     if not rows:
         return []
     wanted = Q()

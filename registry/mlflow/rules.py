@@ -40,13 +40,9 @@ _CLOSED = re.compile(
     r"|runs/create-promptlab-run))(?:/|$)"
 )
 # Web hooks and the gateway make MLflow call other hosts and hold secrets; workspaces move artifact roots.
-_ADMIN = re.compile(
-    r"(?:/(?:ajax-)?api/\d\.\d/mlflow/(?:webhooks|gateway|gateway-proxy|workspaces)|/gateway)(?:/|$)"
-)
+_ADMIN = re.compile(r"(?:/(?:ajax-)?api/\d\.\d/mlflow/(?:webhooks|gateway|gateway-proxy|workspaces)|/gateway)(?:/|$)")
 _ARTIFACT = re.compile(r"/(?:ajax-)?api/2\.0/mlflow-artifacts/artifacts/.+", re.DOTALL)
-_BYTES_OF_STRANGERS = re.compile(
-    r"get-artifact$|get-trace-artifact$|/artifacts/files$|/mlflow-artifacts/artifacts/"
-)
+_BYTES_OF_STRANGERS = re.compile(r"get-artifact$|get-trace-artifact$|/artifacts/files$|/mlflow-artifacts/artifacts/")
 _PLACES_FILES = re.compile(r"/(?:ajax-)?api/\d\.\d/mlflow/(?:experiments/(?:create|update)|traces(?:/.*)?)")
 
 

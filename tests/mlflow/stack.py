@@ -157,9 +157,7 @@ def running(folder: Path, mlflow_url: str) -> Iterator[Stack]:
             "SLIPWAY_HOME": str(folder / "home"),
         }
         subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=env, check=True)
-        made = subprocess.run(
-            [sys.executable, "-c", PEOPLE], cwd=ROOT, env=env, check=True, capture_output=True
-        )
+        made = subprocess.run([sys.executable, "-c", PEOPLE], cwd=ROOT, env=env, check=True, capture_output=True)
         tokens, sessions = json.loads(made.stdout.splitlines()[-1])
         with web_server(folder, mlflow_url, env) as (url, pid):
             yield Stack(url, pid, mlflow_url, folder, env, tokens, sessions)

@@ -41,9 +41,7 @@ def raw(stack: Stack, request: str) -> str:
         ("expired", 401, 401),
     ],
 )
-def test_role_and_scope_decide_when_a_token_is_sent(
-    stack: Stack, token: str, reads: int, writes: int
-) -> None:
+def test_role_and_scope_decide_when_a_token_is_sent(stack: Stack, token: str, reads: int, writes: int) -> None:
     assert search(stack, headers=stack.bearer(token)).status_code == reads
     answer = create(stack, f"by-{token}", headers=stack.bearer(token))
     assert answer.status_code == writes
@@ -73,9 +71,7 @@ def test_ui_is_served_when_a_session_cookie_is_sent(stack: Stack) -> None:
     page = httpx.get(stack.url + "/mlflow/", cookies=cookies, headers={"Accept": "text/html"})
     assert page.status_code == 200 and "<html" in page.text
     assert httpx.get(stack.url + "/mlflow", cookies=cookies).headers["location"] == "/mlflow/"
-    ajax = httpx.get(
-        stack.url + "/mlflow/ajax-api/2.0/mlflow/experiments/search?max_results=5", cookies=cookies
-    )
+    ajax = httpx.get(stack.url + "/mlflow/ajax-api/2.0/mlflow/experiments/search?max_results=5", cookies=cookies)
     assert ajax.status_code == 200
 
 
@@ -92,9 +88,7 @@ def test_ui_is_served_when_a_session_cookie_is_sent(stack: Stack) -> None:
         ({"Origin": "SELF"}, 200),
     ],
 )
-def test_only_own_pages_may_post_when_the_cookie_signs_in(
-    stack: Stack, headers: dict[str, str], status: int
-) -> None:
+def test_only_own_pages_may_post_when_the_cookie_signs_in(stack: Stack, headers: dict[str, str], status: int) -> None:
     headers = {name: value.replace("SELF", stack.url) for name, value in headers.items()}
     answer = search(stack, headers=headers, cookies={"sessionid": stack.sessions["developer"]})
     assert answer.status_code == status

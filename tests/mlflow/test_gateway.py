@@ -33,9 +33,7 @@ def registered(name: str, path: Path) -> int:
     path.write_bytes(b"model")
     storage.put_file(path, run_id=run_id, artifact_path="model/model.onnx")
     source = gateway.run_read(run_id).artifact_uri + "/model"
-    return gateway.version_register(
-        name, run_id=run_id, source=source, tags={"slipway.key": uuid.uuid4().hex}
-    )
+    return gateway.version_register(name, run_id=run_id, source=source, tags={"slipway.key": uuid.uuid4().hex})
 
 
 def test_run_ensure_finds_the_former_run_when_repeated() -> None:
@@ -138,9 +136,7 @@ def fresh_reconcile() -> Iterator[None]:
 
 
 def take_in(row: MlflowVersion, project: object) -> None:
-    model, _ = Model.objects.get_or_create(
-        mlflow_name=row.name, defaults={"project": project, "name": row.name}
-    )
+    model, _ = Model.objects.get_or_create(mlflow_name=row.name, defaults={"project": project, "name": row.name})
     Version.objects.create(model=model, number=row.version, mlflow_version=row.version, origin=Origin.MLFLOW)
 
 

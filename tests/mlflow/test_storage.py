@@ -108,6 +108,19 @@ def test_folder_comes_back_with_its_manifest_when_stored(tmp_path: Path) -> None
         assert caught.value.code == "too_large"
 
 
+def test_half_a_folder_is_removed_when_mlflow_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = put(tmp_path, b"a", "model/a").removesuffix("/a")
+    assert len(storage.fetch_folder(folder, tmp_path / "whole")) == 1
+
+    def broken(*args: Any) -> None:
+        raise Unavailable("MLflow does not answer.")
+
+    monkeypatch.setattr(storage, "_download", broken)
+    with pytest.raises(Unavailable):
+        storage.fetch_folder(folder, tmp_path / "half")
+    assert not (tmp_path / "half").exists()
+
+
 @pytest.mark.parametrize(
     "names",
     [
