@@ -34,6 +34,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "platform")]
 from slipway.launch import processes, services  # noqa: E402
 
 BLOCK = 50
+# MLflow's server hangs up on a connection that was idle for five seconds: while it is our turn, for example.
+IDLE_SECONDS = 3.0
 MODEL = "bench"
 SETUP = f"""
 import json
@@ -67,15 +69,19 @@ class Peer:
     def __init__(self, port: int, headers: dict[str, str]) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         self._headers = headers
+        self._last = time.monotonic()
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
         headers = dict(self._headers)
         if body is not None:
             headers["Content-Type"] = "application/json"
         content = json.dumps(body) if body is not None else None
+        if time.monotonic() - self._last > IDLE_SECONDS:
+            self._connection.close()  # the next request opens it again
         self._connection.request(method, path, content, headers)
         answer = self._connection.getresponse()
         data = answer.read()
+        self._last = time.monotonic()
         if answer.status not in {200, 201}:
             raise SystemExit(f"{method} {path} answered {answer.status}: {data[:500].decode()}")
         return data
