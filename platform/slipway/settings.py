@@ -185,6 +185,14 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    "ENUM_NAME_OVERRIDES": {
+        "JobState": "slipway.jobs.models.State",
+        "VersionState": "registry.models.VersionState",
+        "DeploymentState": "deployments.models.DeploymentState",
+        "RolloutState": "deployments.models.RolloutState",
+        "AlertState": "monitoring.models.AlertState",
+        "Role": "slipway.accounts.models.Role",
+    },
 }
 
 UNFOLD = {"SITE_TITLE": "Slipway", "SITE_HEADER": "Slipway", "SITE_SYMBOL": "sailing", "SITE_URL": "/"}

@@ -25,7 +25,7 @@ def record(*, actor: Any, action: str, target: models.Model, project_id: int | N
         actor=actor,
         actor_name=actor.get_username() if actor is not None else "slipway",
         action=action,
-        object_type=target._meta.model_name,
+        object_type=target._meta.model_name or "",
         object_id=str(target.pk),
         data=orjson.loads(orjson.dumps(data, default=str)),
     )
