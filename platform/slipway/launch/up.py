@@ -79,8 +79,7 @@ class Up:
         self._admin_password()
         if self.commands:
             say("Preparing the database …")
-        for command in self.commands:
-            self._manage(command)
+            self._prepare()
         for name in self.lines:
             if name != "mlflow":
                 self._start_line(name)
@@ -147,10 +146,10 @@ class Up:
         host = paths.host()
         return "127.0.0.1" if name == "mlflow" or host in {"0.0.0.0", "::"} else host  # noqa: S104
 
-    def _manage(self, command: str) -> None:
+    def _prepare(self) -> None:
         self.supervisor.run(
-            command,
-            [sys.executable, "manage.py", command],
+            "prepare",
+            [sys.executable, "-m", "slipway.launch.prepare", *self.commands],
             env={**os.environ, **self.env},
             cwd=paths.REPOSITORY,
             limit=START_LIMIT,
