@@ -7,18 +7,17 @@ from typing import Any
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy as lazy
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from deployments.models import DeploymentState, Rollout, RolloutState
 
-KNOWN_GUARDS = {"error-burst": lazy("Error share")}
+KNOWN_GUARDS = {"error-burst": gettext_lazy("Error share")}
 VERDICTS = {
-    "promote": ("promote", lazy("promote")),
-    "abort": ("abort", lazy("abort")),
-    "too-few": ("quiet", lazy("too few requests")),
-    "nearly": ("wait", lazy("nearly")),
-    "wait": ("wait", lazy("collecting")),
+    "promote": ("promote", gettext_lazy("promote")),
+    "abort": ("abort", gettext_lazy("abort")),
+    "too-few": ("quiet", gettext_lazy("too few requests")),
+    "nearly": ("wait", gettext_lazy("nearly")),
+    "wait": ("wait", gettext_lazy("collecting")),
 }
 _TONES = {"promote": "good", "abort": "bad", "too-few": "", "nearly": "run", "wait": "run"}
 

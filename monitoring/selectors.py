@@ -19,7 +19,7 @@ from slipway.accounts import policy
 from slipway.accounts.models import Project
 from slipway.accounts.pages import Slice, newest
 
-SPANS = {900: 15, 3600: 60, 21600: 300}  # seconds shown: seconds of one point
+SPANS = {900: 10, 3600: 60, 21600: 300}  # seconds shown: seconds of one point
 
 _SUMS = """
 SELECT deployment_id, sum(requests)::bigint, sum(errors)::bigint FROM monitoring_window
@@ -96,7 +96,9 @@ def traffic_of_models(models: list[int], minutes: int = 30) -> dict[int, dict[st
         sums[model][0] += requests
         sums[model][1] += errors
         spark = sparks.setdefault(model, [0] * minutes)
-        spark[max(0, min(minutes - 1, minutes - 1 - (now - at) // 60))] += requests
+        place = minutes - (now - at) // 60  # the running minute is not over yet, so it is left out
+        if 0 <= place < minutes:
+            spark[place] += requests
     sketches: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for deployment, bucket, count in _rows(_SKETCHES, owner, minutes * 60):
         sketches[owner[deployment]][bucket] += count
@@ -110,17 +112,17 @@ def series(deployments: list[Deployment], seconds: int = 900) -> dict[str, Any]:
     """Points of each deployment on one time axis: req/min, error share and latency quantiles."""
     step = SPANS[seconds]
     ids = [row.pk for row in deployments]
-    end = int(timezone.now().timestamp()) // step * step
+    end = int(timezone.now().timestamp()) // step * step - step  # the running point is not over yet
     times = list(range(end - seconds + step, end + 1, step))
     index = {at: place for place, at in enumerate(times)}
     blank: list[Any] = [None] * len(times)
     lines = {pk: {name: list(blank) for name in ("rate", "errors", "p50", "p95", "p99")} for pk in ids}
-    for pk, at, requests, errors in _rows(_POINTS, ids, seconds + step, step=step):
+    for pk, at, requests, errors in _rows(_POINTS, ids, seconds + 2 * step, step=step):
         if at in index:
             lines[pk]["rate"][index[at]] = requests * 60 / step
             lines[pk]["errors"][index[at]] = 100 * errors / requests if requests else None
     sketches: dict[tuple[int, int], dict[str, int]] = defaultdict(dict)
-    for pk, at, bucket, count in _rows(_POINT_SKETCHES, ids, seconds + step, step=step):
+    for pk, at, bucket, count in _rows(_POINT_SKETCHES, ids, seconds + 2 * step, step=step):
         sketches[pk, at][bucket] = count
     for (pk, at), sketch in sketches.items():
         if at in index:

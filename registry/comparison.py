@@ -18,7 +18,7 @@ def _row(name: str, values: list[Any], *, numeric: bool = False) -> dict[str, An
         for cell in cells[1:]:
             if isinstance(cell["value"], int | float):
                 delta = cell["value"] - values[0]
-                cell["delta"] = f"{delta:+.4g}"
+                cell["delta"] = f"{delta:+.4g}" if delta else None
                 cell["good"] = None if delta == 0 else (delta < 0) == less
     return {"name": name, "cells": cells, "same": all(value == values[0] for value in values)}
 

@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 
 from registry.models import Artifact, Format, Version
 
-WIDTH, HEIGHT, GAP_X, GAP_Y, PAD = 168, 46, 56, 16, 8
+WIDTH, HEIGHT, GAP_X, GAP_Y, PAD = 150, 46, 34, 14, 4
 
 
 @dataclass
@@ -53,10 +53,7 @@ def _artifact_column(artifact: Artifact) -> int:
 
 def _nodes(version: Version, artifacts: list[Artifact], datasets: list[Any]) -> list[Node]:
     here = f"v{version.pk}"
-    nodes = [
-        Node(f"d{row.pk}", _("Dataset"), row.name, f"{row.get_role_display()} · {row.sha256[:12]}", 0)
-        for row in datasets
-    ]
+    nodes = [Node(f"d{row.pk}", _("Dataset"), row.name, row.sha256[:12], 0) for row in datasets]
     origin = version.get_origin_display()
     run = Node("run", _("Origin"), origin, version.mlflow_run_id[:12] or version.framework, 0)
     nodes.append(run)

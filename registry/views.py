@@ -12,7 +12,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.safestring import mark_safe
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy as lazy
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from registry import comparison, forms, lineage, markdown, selectors, services, snippets
@@ -21,14 +21,14 @@ from slipway.accounts.pages import act, attempt, number, project_of, show_failur
 from slipway.environment import environment
 
 TABS = {
-    "overview": lazy("Overview"),
-    "signature": lazy("Signature"),
-    "artifacts": lazy("Artifacts"),
-    "metrics": lazy("Metrics"),
-    "lineage": lazy("Lineage"),
-    "deployments": lazy("Deployments"),
-    "jobs": lazy("Jobs"),
-    "audit": lazy("Audit"),
+    "overview": gettext_lazy("Overview"),
+    "signature": gettext_lazy("Signature"),
+    "artifacts": gettext_lazy("Artifacts"),
+    "metrics": gettext_lazy("Metrics"),
+    "lineage": gettext_lazy("Lineage"),
+    "deployments": gettext_lazy("Deployments"),
+    "jobs": gettext_lazy("Jobs"),
+    "audit": gettext_lazy("Audit"),
 }
 
 
@@ -262,19 +262,19 @@ def version_decide(request: HttpRequest, pk: int) -> HttpResponse:
 
 FORMS = {
     "export": (
-        lazy("Export"),
-        lazy(
+        gettext_lazy("Export"),
+        gettext_lazy(
             "Converts the source in the sandbox, compares the result with the source on real rows, "
             "and refuses it beyond the tolerance."
         ),
     ),
     "optimize": (
-        lazy("Optimize"),
-        lazy("Makes a variant of the artifact and measures both: quality, latency, size."),
+        gettext_lazy("Optimize"),
+        gettext_lazy("Makes a variant of the artifact and measures both: quality, latency, size."),
     ),
     "alias": (
-        lazy("Set alias"),
-        lazy("An alias names one version of the model; the version that has it now loses it."),
+        gettext_lazy("Set alias"),
+        gettext_lazy("An alias names one version of the model; the version that has it now loses it."),
     ),
 }
 

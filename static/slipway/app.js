@@ -4,6 +4,7 @@ import "./times.js";
 import "./keys.js";
 import "./palette.js";
 import "./counts.js";
+import "./scroll.js";
 import { start } from "./live.js";
 
 start();

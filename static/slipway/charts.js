@@ -8,6 +8,7 @@ const colours = () => {
   const style = getComputedStyle(document.documentElement);
   return { series: [1, 2, 3, 4].map((n) => style.getPropertyValue(`--series-${n}`).trim()), line: style.getPropertyValue("--line").trim(), muted: style.getPropertyValue("--muted").trim() };
 };
+const clock = (at) => new Date(at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
 let data = null, timer = 0;
 
 /** Dashed lines where a rollout moved traffic, drawn behind the series. */
@@ -17,6 +18,7 @@ function marks(look) {
     ctx.save();
     ctx.strokeStyle = ctx.fillStyle = look.muted;
     ctx.setLineDash([4 * devicePixelRatio, 4 * devicePixelRatio]);
+    ctx.textAlign = "left";
     ctx.font = `${11 * devicePixelRatio}px system-ui`;
     for (const mark of data.marks) {
       const x = Math.round(plot.valToPos(mark.at, "x", true));
@@ -39,8 +41,9 @@ function options(place, look) {
     width: place.clientWidth || 480, height: 190,
     cursor: { sync: { key: "slipway" }, points: { size: 6 } },
     scales: { y: { range: (plot, low, high) => [0, high > 0 ? high * 1.15 : 1] } },
-    axes: [{ ...axis }, { ...axis, size: 46, values: (plot, ticks) => ticks.map((tick) => Number(tick.toPrecision(3))) }],
-    series: [{ value: (plot, at) => (at ? new Date(at * 1000).toLocaleTimeString() : "–") },
+    axes: [{ ...axis, space: 60, values: (plot, ticks) => ticks.map(clock) }, { ...axis, size: 46, values: (plot, ticks) => ticks.map((tick) => Number(tick.toPrecision(3))) }],
+    legend: { markers: { width: 0, fill: (plot, index) => look.series[(index - 1) % 4] } },
+    series: [{ label: root.dataset.time, value: (plot, at) => (at ? clock(at) : "–") },
       ...data.lines.map((line, index) => ({ label: line.label, stroke: look.series[index % 4], width: 2, spanGaps: false, points: { show: false }, value: (plot, value) => show(value) }))],
     plugins: [marks(look)],
   };

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy as lazy
+from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
@@ -20,12 +20,12 @@ from slipway.accounts.pages import act, attempt, project_of, show_failure
 from slipway.api.problems import Problem
 
 ACTIONS = {
-    policy.VIEW: lazy("See"),
-    policy.WRITE: lazy("Register, export, retrain"),
-    policy.APPROVE: lazy("Approve"),
-    policy.DEPLOY: lazy("Deploy, roll out"),
-    policy.INFER: lazy("Call endpoints"),
-    policy.ADMIN: lazy("Members"),
+    policy.VIEW: gettext_lazy("See"),
+    policy.WRITE: gettext_lazy("Register, export, retrain"),
+    policy.APPROVE: gettext_lazy("Approve"),
+    policy.DEPLOY: gettext_lazy("Deploy, roll out"),
+    policy.INFER: gettext_lazy("Call endpoints"),
+    policy.ADMIN: gettext_lazy("Members"),
 }
 
 

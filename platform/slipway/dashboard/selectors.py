@@ -10,7 +10,7 @@ from django.db.models import Count, Q, QuerySet, Value
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy as lazy
+from django.utils.translation import gettext_lazy
 
 from deployments.models import ROLLOUT_LIVE, Deployment, DeploymentState, Endpoint, Rollout
 from monitoring.models import Alert, AlertState, Policy
@@ -21,19 +21,19 @@ from slipway.audit.models import Entry
 from slipway.jobs.models import LIVE, Job, State
 
 _PAGES = (
-    ("home", lazy("Home")),
-    ("models", lazy("Models")),
-    ("upload", lazy("Upload a model")),
-    ("datasets", lazy("Datasets")),
-    ("jobs", lazy("Jobs")),
-    ("endpoints", lazy("Endpoints")),
-    ("rollouts", lazy("Rollouts")),
-    ("monitoring", lazy("Monitoring")),
-    ("targets", lazy("Targets")),
-    ("settings", lazy("Settings")),
-    ("settings-tokens", lazy("My tokens")),
-    ("settings-policies", lazy("Retraining policies")),
-    ("settings-audit", lazy("Audit")),
+    ("home", gettext_lazy("Home")),
+    ("models", gettext_lazy("Models")),
+    ("upload", gettext_lazy("Upload a model")),
+    ("datasets", gettext_lazy("Datasets")),
+    ("jobs", gettext_lazy("Jobs")),
+    ("endpoints", gettext_lazy("Endpoints")),
+    ("rollouts", gettext_lazy("Rollouts")),
+    ("monitoring", gettext_lazy("Monitoring")),
+    ("targets", gettext_lazy("Targets")),
+    ("settings", gettext_lazy("Settings")),
+    ("settings-tokens", gettext_lazy("My tokens")),
+    ("settings-policies", gettext_lazy("Retraining policies")),
+    ("settings-audit", gettext_lazy("Audit")),
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy as lazy
+from django.utils.translation import gettext_lazy
 
 # state: (tone, icon). A tone is a colour of the token sheet; the icon and the word carry it without colour.
 TONES: dict[str, tuple[str, str]] = {
@@ -46,11 +46,11 @@ TONES: dict[str, tuple[str, str]] = {
 }
 
 _NEEDS = {
-    "write": lazy("Needs the role developer, operator or admin."),
-    "approve": lazy("Needs the role approver or admin."),
-    "deploy": lazy("Needs the role operator or admin."),
-    "infer": lazy("Needs the role developer, operator or admin."),
-    "admin": lazy("Needs the role admin."),
+    "write": gettext_lazy("Needs the role developer, operator or admin."),
+    "approve": gettext_lazy("Needs the role approver or admin."),
+    "deploy": gettext_lazy("Needs the role operator or admin."),
+    "infer": gettext_lazy("Needs the role developer, operator or admin."),
+    "admin": gettext_lazy("Needs the role admin."),
 }
 
 

@@ -126,6 +126,8 @@ def server_word(state: str) -> str:
 def current_servers(servers: list[dict[str, Any]], generation: int) -> str:
     """How many living processes have the desired generation."""
     alive = [row for row in servers if row["alive"]]
+    if not alive:
+        return _("no process has reported lately")
     current = sum(row["server"].generation >= generation for row in alive)
     return _("%(n)d of %(all)d processes at generation %(g)d") % {"n": current, "all": len(alive), "g": generation}
 

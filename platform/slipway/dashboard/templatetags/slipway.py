@@ -259,9 +259,7 @@ def finding(value: Any) -> str:
 def mlflow_snippet() -> dict[str, str]:
     """How a training script registers its model here."""
     text = (
-        f"export MLFLOW_TRACKING_URI={environment.public_base}/mlflow\n"
-        "export MLFLOW_TRACKING_TOKEN=…   # Settings → Tokens\n"
-        'python train.py                  # calls mlflow.register_model("runs:/…", "digits")'
+        f"export MLFLOW_TRACKING_URI={environment.public_base}/mlflow\nexport MLFLOW_TRACKING_TOKEN=…\npython train.py"
     )
     return {"text": text, "label": ""}
 
