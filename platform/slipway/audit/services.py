@@ -8,6 +8,7 @@ covers the entry and the digest before it. A database trigger refuses to change 
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
 
 import orjson
@@ -43,7 +44,15 @@ def entry_digest(entry: Entry, position: int, previous: str) -> str:
         "object": [entry.object_type, entry.object_id],
         "data": entry.data,
     }
-    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return hashlib.sha256(_canonical(content)).hexdigest()
+
+
+def _canonical(content: dict[str, Any]) -> bytes:
+    """Sorted JSON. PostgreSQL gives 1e22 back as a whole number, which is beyond what orjson writes."""
+    try:
+        return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 @transaction.atomic
