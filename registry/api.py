@@ -22,7 +22,7 @@ from registry.models import Artifact, Dataset, Model, Version
 from slipway.accounts import policy
 from slipway.accounts.lookups import project_named
 from slipway.api.problems import Problem
-from slipway.api.views import IdempotentCreate, etag_of, require_match
+from slipway.api.views import IdempotentCreate, RowList, etag_of, require_match
 from slipway.jobs.serializers import JobSerializer
 
 LATEST = 5
@@ -61,7 +61,8 @@ class ModelViewSet(
     lookup_value_regex = r"\d+"
 
     def get_queryset(self) -> QuerySet[Model]:
-        return policy.visible(self.request.user, super().get_queryset())
+        rows = policy.visible(self.request.user, super().get_queryset())
+        return rows.prefetch_related(None) if self.action == "versions" else rows
 
     @extend_schema(responses=shapes.ModelDetailSerializer)
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -108,7 +109,7 @@ class ModelViewSet(
             actor=request.user, model=self.get_object(), sha256=shape.validated_data["artifact"]
         )
         return Response(
-            shapes.VersionSerializer(version).data,
+            shapes.version_row(version),
             status=201,
             headers={"Location": f"/api/v1/versions/{version.pk}"},
         )
@@ -143,7 +144,7 @@ class VersionFilter(django_filters.FilterSet):
         fields = ["model", "number", "state", "origin", "approval", "project", "alias"]
 
 
-class VersionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):
+class VersionViewSet(RowList, mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):
     """Immutable versions."""
 
     queryset = Version.objects.all()

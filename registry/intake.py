@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -179,7 +180,8 @@ def version_from_mlflow(
 
 def _model_for(*, project: Project, mlflow_name: str, task: str) -> Model:
     """The model an MLflow name belongs to: one of the same name that has none yet, or a new one."""
-    name = "".join(char if char.isalnum() or char in " ._-" else "-" for char in mlflow_name)[:128]
+    plain = (char if char.isascii() and (char.isalnum() or char in " ._-") else "-" for char in mlflow_name)
+    name = "".join(plain)[:128]
     name = name if name[:1].isalnum() else f"m{name}"[:128]
     model = Model.objects.filter(project=project, name=name).first()
     if model is not None and model.mlflow_name is None:
@@ -187,7 +189,8 @@ def _model_for(*, project: Project, mlflow_name: str, task: str) -> Model:
         model.save(update_fields=["mlflow_name"])
         return model
     if model is not None:
-        name = f"{name[:120]}-{model.pk}"
+        # Another MLflow name reads the same: both `a/b` and `a:b` are `a-b` here.
+        name = f"{name[:115]}-{hashlib.sha256(mlflow_name.encode()).hexdigest()[:12]}"
     known_task = task if task in Task.values else Task.OTHER
     return model_create(actor=None, project=project, name=name, task=known_task, mlflow_name=mlflow_name)
 

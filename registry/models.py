@@ -175,7 +175,7 @@ class Artifact(models.Model):
 
     version = models.ForeignKey(Version, on_delete=models.CASCADE, related_name="artifacts")
     format = models.CharField(max_length=12, choices=Format.choices)
-    sha256 = models.CharField(max_length=64, validators=[digest_validator], db_index=True)
+    sha256 = models.CharField(max_length=64, validators=[digest_validator])
     size = models.BigIntegerField()
     file_name = models.CharField(max_length=200)
     uri = models.CharField(max_length=1000)
@@ -199,6 +199,8 @@ class Artifact(models.Model):
             models.CheckConstraint(condition=Q(format__in=Format.values), name="artifact_format_known"),
             models.CheckConstraint(condition=Q(verdict__in=Verdict.values), name="artifact_verdict_known"),
         ]
+        # The first holder of a digest is found at once, however many versions share the bytes.
+        indexes = [models.Index(fields=["sha256", "id"], name="artifact_by_digest")]
 
     def __str__(self) -> str:
         return f"{self.format} {self.sha256[:12]}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rest_framework import serializers
 
 from registry.models import Alias, Artifact, Dataset, Measurement, Model, Task, Version
@@ -27,6 +29,11 @@ class VersionSerializer(serializers.ModelSerializer):
             "mlflow_version", "mlflow_run_id", "created_at",
         ]  # fmt: skip
         read_only_fields = fields
+
+
+def version_row(version: Version) -> dict[str, Any]:
+    """A version as `VersionSerializer` shows it, without building a serializer: registering is a hot path."""
+    return {name: getattr(version, "model_id" if name == "model" else name) for name in VersionSerializer.Meta.fields}
 
 
 class MeasurementSerializer(serializers.ModelSerializer):

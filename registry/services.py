@@ -22,6 +22,7 @@ from registry.models import (
     Verdict,
     Version,
     VersionState,
+    alias_validator,
 )
 from slipway import events
 from slipway.accounts import policy
@@ -62,10 +63,11 @@ def model_update(*, actor: User, model: Model, **changes: Any) -> Model:
     if unknown := set(changes) - _CHANGEABLE:
         raise Problem(f"{sorted(unknown)[0]} cannot be changed.", field=sorted(unknown)[0])
     row = Model.objects.select_for_update(no_key=True).get(pk=model.pk)
-    if "archived" in changes:
-        row.archived_at = timezone.now() if changes.pop("archived") else None
     for field, value in changes.items():
-        setattr(row, field, value)
+        if field == "archived":
+            row.archived_at = timezone.now() if value else None
+        else:
+            setattr(row, field, value)
     row.revision += 1
     row.full_clean()
     row.save()
@@ -91,6 +93,7 @@ def alias_set(*, actor: User | None, model: Model, name: str, version: Version) 
         raise Problem("This version belongs to another model.", field="version")
     if version.state != VersionState.READY:
         raise Conflict("Only a version that is ready can carry an alias.")
+    alias_validator(name)
     current = Alias.objects.select_for_update().filter(model=model, name=name).first()
     if current is not None and current.protected:
         policy.require(actor, policy.APPROVE, model.project_id)

@@ -8,6 +8,9 @@ import orjson
 from rest_framework.renderers import BaseRenderer
 
 
+_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
+
+
 def _default(value: Any) -> Any:
     return str(value)
 
@@ -18,4 +21,4 @@ class OrjsonRenderer(BaseRenderer):
     charset = None
 
     def render(self, data: Any, accepted_media_type: Any = None, renderer_context: Any = None) -> bytes:
-        return b"" if data is None else orjson.dumps(data, default=_default, option=orjson.OPT_NON_STR_KEYS)
+        return b"" if data is None else orjson.dumps(data, default=_default, option=_OPTIONS)
