@@ -168,7 +168,7 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["slipway.api.renderers.OrjsonRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_PAGINATION_CLASS": "slipway.api.pagination.Cursor",
-    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_FILTER_BACKENDS": ["slipway.api.filters.ListFilter"],
     "DEFAULT_SCHEMA_CLASS": "slipway.api.schema.ProblemSchema",
     "EXCEPTION_HANDLER": "slipway.api.problems.handler",
     "URL_FORMAT_OVERRIDE": None,  # `format` is a word of ours: the form of an artifact
