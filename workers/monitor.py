@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
+from django.urls import reverse
 from django.utils import timezone
 
 from deployments import desired
@@ -28,7 +29,7 @@ def deployments_watch() -> None:
                 key=key,
                 title=f"{row.endpoint.name}: version {row.artifact.version.number} does not load",
                 text=reason,
-                link=f"/endpoints/{row.endpoint_id}",
+                link=reverse("endpoint", args=[row.endpoint.name]),
             )
         elif servers:
             alert_resolve(project_id=row.endpoint.project_id, key=key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 from pydantic import BaseModel
 
@@ -39,7 +40,7 @@ def rollout(job: JobContext, params: RolloutParams) -> Done | Later:
 
 def _alert(row: Rollout) -> None:
     """A rollout that went back or that waits for a person is something to look at."""
-    project_id, link = row.endpoint.project_id, f"/rollouts/{row.pk}"
+    project_id, link = row.endpoint.project_id, reverse("rollout", args=[row.pk])
     if row.state == RolloutState.ROLLED_BACK:
         alert_raise(
             project_id=project_id,
