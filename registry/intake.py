@@ -9,8 +9,8 @@ from typing import Any
 import structlog
 from django.core.exceptions import ValidationError
 from django.db import connection, transaction
-from django.db.models import Q
 
+from registry.copying import copy_at_once
 from registry.mlflow import reconcile
 from registry.models import Artifact, Format, Model, Origin, Task, Verdict, Version, VersionState
 from registry.services import model_create
@@ -38,6 +38,11 @@ def _add_version(*, actor: User | None, model: Model, **values: Any) -> Version:
     if model.archived_at is not None:
         raise Conflict("This model is archived; restore it before you add versions.")
     version = Version.objects.create(model=model, number=_next_number(model), created_by=actor, **values)
+    _note(actor, model, version)
+    return version
+
+
+def _note(actor: User | None, model: Model, version: Version) -> None:
     record(
         actor=actor,
         action="version.register",
@@ -48,49 +53,15 @@ def _add_version(*, actor: User | None, model: Model, **values: Any) -> Version:
         origin=version.origin,
     )
     events.ring(model.project_id, "model", model.pk)
-    return version
 
 
 @transaction.atomic
 def version_copy(*, actor: User | None, model: Model, sha256: str) -> Version:
     """A new version of bytes that the project already holds (and that were found fit)."""
     policy.require(actor, policy.WRITE, model.project_id)
-    artifact = (
-        Artifact.objects.filter(version__model__project=model.project_id, sha256=sha256)
-        .filter(Q(format=Format.ONNX) | Q(format=Format.SOURCE))
-        .select_related("version")
-        .first()
-    )
-    if artifact is None:
-        raise Problem("This project holds no artifact with this digest.", field="artifact")
-    if artifact.verdict == Verdict.REJECTED or artifact.version.state != VersionState.READY:
-        raise Conflict("This artifact was not found fit.")
-    origin = artifact.version
-    version = _add_version(
-        actor=actor,
-        model=model,
-        origin=Origin.COPY,
-        state=VersionState.READY,
-        framework=origin.framework,
-        signature=origin.signature,
-        mlflow_run_id=origin.mlflow_run_id,
-    )
-    artifact_copy(artifact=artifact, version=version)
+    version = copy_at_once(model=model, sha256=sha256, actor_id=actor.pk if actor else None)
+    _note(actor, model, version)
     return version
-
-
-def artifact_copy(*, artifact: Artifact, version: Version) -> Artifact:
-    """The same bytes as an artifact of another version."""
-    return Artifact.objects.create(
-        version=version,
-        **{
-            field: getattr(artifact, field)
-            for field in (
-                "format", "sha256", "size", "file_name", "uri", "manifest", "verdict", "findings",
-                "signature", "mlflow_run_id",
-            )
-        },
-    )  # fmt: skip
 
 
 @transaction.atomic
