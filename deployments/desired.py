@@ -33,8 +33,9 @@ def document() -> dict[str, Any]:
             "tokens": tokens_for(endpoint) if endpoint.access == Access.TOKEN else [],
             "deployments": [],
         }
-    rows = Deployment.objects.filter(state__in=DESIRED).select_related("artifact__version").order_by("id")
-    for row in rows:
+    # An endpoint made between these two reads raises the generation: it is in the next document.
+    rows = Deployment.objects.filter(state__in=DESIRED, endpoint__in=list(endpoints))
+    for row in rows.select_related("artifact__version").order_by("id"):
         endpoints[row.endpoint_id]["deployments"].append(
             {
                 "id": str(row.pk),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from slipway.api.problems import Problem
 
@@ -24,6 +24,12 @@ class Step(BaseModel):
     min_requests: int = Field(default=0, ge=0, le=10**9)
     max_seconds: float = Field(default=3600, gt=0, le=60 * 86400, allow_inf_nan=False)
     gate: bool = False
+
+    @model_validator(mode="after")
+    def _in_time(self) -> Step:
+        if self.min_seconds > self.max_seconds:
+            raise ValueError("min_seconds is beyond max_seconds: the step could only be held")
+        return self
 
 
 class Guard(BaseModel):
@@ -46,14 +52,15 @@ class Plan(BaseModel):
     steps: list[Step] = Field(min_length=1, max_length=20)
     guard: Guard = Guard()
 
-    @model_validator(mode="after")
-    def _rising(self) -> Plan:
-        weights = [step.weight for step in self.steps]
+    @field_validator("steps")
+    @classmethod
+    def _rising(cls, steps: list[Step]) -> list[Step]:
+        weights = [step.weight for step in steps]
         if weights != sorted(set(weights)):
             raise ValueError("the weights of the steps must rise")
         if weights[-1] != 100:
             raise ValueError("the last step must have the weight 100")
-        return self
+        return steps
 
 
 DEFAULT_STEPS = [
@@ -67,4 +74,4 @@ def plan_of(steps: list[dict] | None, guard: dict | None) -> Plan:
     """The checked plan; `None` takes the defaults. An explicitly empty guard is refused."""
     if guard is not None and not guard:
         raise Problem("Automatic rollback needs at least one guard.", field="guard")
-    return Plan.model_validate({"steps": steps or DEFAULT_STEPS, "guard": guard or {}})
+    return Plan.model_validate({"steps": DEFAULT_STEPS if steps is None else steps, "guard": guard or {}})

@@ -148,6 +148,8 @@ def _return_traffic(rollout: Rollout) -> None:
 def rollout_pause(*, actor: User, rollout: Rollout, revision: int | None = None) -> Rollout:
     """Holds the weights where they are."""
     row = _locked(rollout, actor, revision)
+    if row.state == RolloutState.PAUSED:
+        raise Conflict("This rollout is paused already.")
     _move(row, RolloutState.PAUSED, reason=f"Paused by {actor.get_username()}.")
     decide(row, "pause", f"Paused by {actor.get_username()}.", actor=actor)
     return row

@@ -182,11 +182,15 @@ def weights_change(*, actor: User, endpoint: Endpoint, weights: dict[str, int]) 
     locked = endpoint_lock(endpoint)
     if Rollout.objects.filter(endpoint=locked, state__in=ROLLOUT_LIVE).exists():
         raise Conflict("A rollout moves the weights of this endpoint. Abort it first.")
-    known = set(locked.deployments.exclude(state=DeploymentState.RETIRED).values_list("pk", flat=True))
+    rows = locked.deployments.exclude(state=DeploymentState.RETIRED).select_related("artifact__version__model")
+    known = {str(row.pk): row for row in rows}
     chosen: dict[int, int] = {}
     for key, weight in weights.items():
-        if not key.isdigit() or int(key) not in known:
-            raise Problem(f"This endpoint has no deployment {key}.", field="weights")
-        chosen[int(key)] = weight
+        row = known.get(key)
+        if row is None:
+            raise Problem(f"This endpoint has no deployment {key[:40]}.", field="weights")
+        if weight and row.state != DeploymentState.LIVE:
+            artifact_check(endpoint=locked, artifact=row.artifact)
+        chosen[row.pk] = weight
     weights_set(endpoint=locked, weights=chosen)
     record(actor=actor, action="endpoint.weights", target=locked, project_id=locked.project_id, weights=weights)

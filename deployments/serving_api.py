@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 import time
 from typing import Any
 
@@ -19,7 +21,7 @@ from rest_framework.views import APIView
 from deployments import desired
 from deployments.models import DESIRED
 from registry import storage
-from registry.models import Artifact
+from registry.models import DIGEST, Artifact
 from slipway.accounts.authentication import is_serving
 from slipway.accounts.permissions import ServingPermission
 from slipway.api import problems
@@ -66,11 +68,13 @@ async def state(request: HttpRequest) -> HttpResponse:
     if not is_serving(request.headers.get("Authorization", "")):
         return problems.response(request, 401, "This needs the serving token.", "not_authenticated")
     try:
-        wait = min(max(float(request.GET.get("wait", "0")), 0.0), LONGEST_WAIT)
+        wait = float(request.GET.get("wait", "0"))
     except ValueError:
+        wait = math.nan
+    if math.isnan(wait):
         return problems.response(request, 400, "wait must be a number of seconds.", "invalid")
     known = request.headers.get("If-None-Match", "")
-    deadline = time.monotonic() + wait
+    deadline = time.monotonic() + min(max(wait, 0.0), LONGEST_WAIT)
     try:
         while known == f'"{await watch.generation()}"':
             if time.monotonic() >= deadline:
@@ -95,7 +99,9 @@ class ServingArtifact(APIView):
 
     @extend_schema(operation_id="serving_artifact", responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
     def get(self, request: Request, sha256: str) -> FileResponse:
-        artifact = Artifact.objects.filter(sha256=sha256, deployments__state__in=DESIRED).first()
+        artifact = None
+        if re.fullmatch(DIGEST, sha256):
+            artifact = Artifact.objects.filter(sha256=sha256, deployments__state__in=DESIRED).first()
         if artifact is None:
             raise Problem("No endpoint serves an artifact with this digest.", status=404, code="not_found")
         path = storage.fetch_file(artifact.uri, sha256=artifact.sha256, size_limit=artifact.size)

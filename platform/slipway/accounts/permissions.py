@@ -8,6 +8,7 @@ from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
 from slipway.accounts.authentication import is_serving
+from slipway.api.problems import Problem
 
 if TYPE_CHECKING:  # the framework imports this module while it defines its views
     from rest_framework.views import APIView
@@ -31,4 +32,6 @@ class ServingPermission(BasePermission):
     """Only the inference servers."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        return is_serving(request.headers.get("Authorization", ""))
+        if not is_serving(request.headers.get("Authorization", "")):
+            raise Problem("This needs the serving token.", code="not_authenticated", status=401)
+        return True

@@ -24,8 +24,10 @@ class RequestId:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        given = request.headers.get("X-Request-Id", "")
+        given = request.META.get("HTTP_X_REQUEST_ID", "")
         request.request_id = given if _SAFE.fullmatch(given) else uuid.uuid4().hex
+        # Read by django_structlog, which would give the log lines an id of their own.
+        request.META["HTTP_X_REQUEST_ID"] = request.request_id
         structlog.contextvars.bind_contextvars(request_id=request.request_id)
         response = self.get_response(request)
         response["X-Request-Id"] = request.request_id

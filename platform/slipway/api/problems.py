@@ -144,7 +144,7 @@ def describe(error: Exception) -> tuple[int, str, str, list[dict[str, str]]] | N
             {"field": ".".join(map(str, entry["loc"])), "message": entry["msg"], "code": entry["type"]}
             for entry in error.errors(include_url=False, include_context=False, include_input=False)
         ]
-        return 422, f"{rows[0]['field']}: {rows[0]['message']}", "invalid", rows
+        return 422, f"{rows[0]['field']}: {rows[0]['message']}".removeprefix(": "), "invalid", rows
     if isinstance(error, Http404):
         return 404, "There is nothing here, or it is not yours to see.", "not_found", []
     if isinstance(error, PermissionDenied):

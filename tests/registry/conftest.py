@@ -1,0 +1,1 @@
+from tests.api.tools import fast_passwords as fast_passwords
