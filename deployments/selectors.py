@@ -25,7 +25,7 @@ from deployments.models import (
 )
 from slipway.accounts import policy
 from slipway.accounts.models import Project
-from slipway.accounts.pages import Slice, newest
+from slipway.accounts.pages import Slice, newest, text_in
 
 PAGE = 50
 ALIVE = dt.timedelta(seconds=15)
@@ -36,9 +36,9 @@ def endpoints_page(user: Any, project: Project | None, values: Any) -> Slice[End
     rows = policy.visible(user, Endpoint.objects.select_related("project", "target"))
     if project:
         rows = rows.filter(project=project)
-    if text := values.get("q", "").strip()[:63]:
+    if text := text_in(values, "q"):
         rows = rows.filter(name__icontains=text)
-    if after := values.get("before", "")[:63]:
+    if after := text_in(values, "before"):
         rows = rows.filter(name__gt=after)
     desired = Deployment.objects.filter(state__in=DESIRED).select_related("artifact__version__model").order_by("-pk")
     live = Rollout.objects.filter(state__in=ROLLOUT_LIVE)

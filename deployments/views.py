@@ -21,7 +21,7 @@ from registry import selectors as registered
 from registry import snippets
 from slipway.accounts import policy
 from slipway.accounts.models import Project
-from slipway.accounts.pages import act, attempt, number, project_of, show_failure
+from slipway.accounts.pages import act, attempt, number, posted, project_of, show_failure
 from slipway.environment import environment
 
 MOVES: dict[str, Callable[..., Any]] = {
@@ -59,7 +59,7 @@ def endpoint_new(request: HttpRequest) -> HttpResponse:
     project = _deploy_project(request)
     artifacts = registered.servable(request.user, project) if project else registered.Artifact.objects.none()
     initial = {"project": project and project.slug, "artifact": number(request.GET.get("artifact"))}
-    form = forms.EndpointForm(request.user, _unsliced(artifacts), request.POST or None, initial=initial)
+    form = forms.EndpointForm(request.user, _unsliced(artifacts), posted(request), initial=initial)
     if request.method == "POST" and form.is_valid():
         outcome = attempt(lambda: services.endpoint_create(actor=request.user, **form.cleaned_data))
         if outcome.value:
@@ -136,7 +136,7 @@ def deploy(request: HttpRequest) -> HttpResponse:
         "artifact": number(request.GET.get("artifact")) or (newest and newest.pk),
         "endpoint": request.GET.get("endpoint"),
     }
-    form = forms.DeployForm(rows, artifacts.select_related("version__model"), request.POST or None, initial=initial)
+    form = forms.DeployForm(rows, artifacts.select_related("version__model"), posted(request), initial=initial)
     context = {
         "section": "endpoints", "project": project, "version": version, "model": version.model, "form": form,
         "endpoints": rows.exists(), "newest": newest,
@@ -187,7 +187,7 @@ def playground(request: HttpRequest, name: str) -> HttpResponse:
     shown = selectors.shown_on(row)
     signature = (shown[0].artifact.signature or shown[0].artifact.version.signature) if shown else {}
     example = snippets.shortened(snippets.example_request(signature))
-    form = forms.PlaygroundForm(request.POST or None, initial={"body": example})
+    form = forms.PlaygroundForm(posted(request), initial={"body": example})
     if row.access != "token":
         del form.fields["token"]
     answer = None

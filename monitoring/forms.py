@@ -27,7 +27,5 @@ class PolicyForm(forms.Form):
     def __init__(self, user: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         rows = policy.visible(user, Model.objects.filter(archived_at__isnull=True).select_related("project"))
-        self.fields["model"].queryset = rows.order_by("name")[:500]
-
-    def clean_model(self) -> Model:
-        return self.cleaned_data["model"]
+        first = list(rows.order_by("name").values_list("pk", flat=True)[:500])
+        self.fields["model"].queryset = Model.objects.filter(pk__in=first).order_by("name")

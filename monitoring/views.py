@@ -16,7 +16,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from deployments import selectors as deployed
 from monitoring import forms, selectors, services
 from monitoring.models import AlertState
-from slipway.accounts.pages import act, attempt, number, project_of, show_failure
+from slipway.accounts.pages import act, attempt, number, posted, project_of, show_failure
 
 
 @login_required
@@ -80,7 +80,7 @@ def _policies(request: HttpRequest, form: Any, **more: Any) -> dict[str, Any]:
 def policies(request: HttpRequest) -> HttpResponse:
     """Policies with their last firings, and the form for a new one."""
     initial = {"model": number(request.GET.get("model"))}
-    form = forms.PolicyForm(request.user, request.POST or None, initial=initial)
+    form = forms.PolicyForm(request.user, posted(request), initial=initial)
     if request.method == "POST" and form.is_valid():
         outcome = attempt(lambda: services.policy_create(actor=request.user, **form.cleaned_data))
         if outcome.value:

@@ -73,6 +73,7 @@ class ExportForm(forms.Form):
     def __init__(self, framework: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         known = exporters().values()
+        self.reasons = [why for one in known if (why := one.why_not(framework))]
         self.fields["exporters"].choices = [(one.name, one.label) for one in known if not one.why_not(framework)]
 
 

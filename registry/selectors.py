@@ -11,7 +11,7 @@ from django.shortcuts import get_object_or_404
 from registry.models import Alias, Artifact, Dataset, Format, Measurement, Model, Version, VersionState
 from slipway.accounts import policy
 from slipway.accounts.models import Project
-from slipway.accounts.pages import Slice, newest
+from slipway.accounts.pages import Slice, newest, text_in
 from slipway.audit.models import Entry
 from slipway.jobs.models import Job
 
@@ -25,9 +25,9 @@ def models_page(user: Any, project: Project | None, values: Any) -> Slice[Model]
     rows = rows.filter(archived_at__isnull=values.get("archived") != "1")
     if project:
         rows = rows.filter(project=project)
-    if text := values.get("q", "").strip()[:128]:
+    if text := text_in(values, "q"):
         rows = rows.filter(Q(name__icontains=text) | Q(tags__icontains=text))
-    if task := values.get("task", ""):
+    if task := text_in(values, "task"):
         rows = rows.filter(task=task)
     mine = Model.stars.through.objects.filter(model_id=OuterRef("pk"), user_id=user.pk)
     rows = rows.annotate(starred=Exists(mine))
@@ -36,7 +36,7 @@ def models_page(user: Any, project: Project | None, values: Any) -> Slice[Model]
     rows = rows.prefetch_related(Prefetch("aliases", Alias.objects.select_related("version")))
     if values.get("sort") == "newest":
         return newest(rows, values.get("before"), PAGE)
-    if after := values.get("before", "")[:200]:
+    if after := text_in(values, "before", 200):
         name, _, pk = after.rpartition(".")
         if pk.isascii() and pk.isdigit():
             rows = rows.filter(Q(name__gt=name) | Q(name=name, pk__gt=int(pk)))

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from registry import comparison, forms, lineage, markdown, selectors, services, snippets
 from registry.models import Task, Version
-from slipway.accounts.pages import act, attempt, number, project_of, show_failure
+from slipway.accounts.pages import act, attempt, number, posted, project_of, show_failure
 from slipway.environment import environment
 
 TABS = {
@@ -51,7 +51,7 @@ def models(request: HttpRequest) -> HttpResponse:
 def model_new(request: HttpRequest) -> HttpResponse:
     """A model without versions."""
     initial = {"project": request.GET.get("project"), "task": Task.TABULAR_CLASSIFICATION}
-    form = forms.ModelForm(request.user, request.POST or None, initial=initial)
+    form = forms.ModelForm(request.user, posted(request), initial=initial)
     if request.method == "POST" and form.is_valid():
         outcome = attempt(lambda: services.model_create(actor=request.user, **form.cleaned_data))
         if outcome.value:
@@ -91,7 +91,7 @@ def model_edit(request: HttpRequest, pk: int) -> HttpResponse:
     """Task, description and tags."""
     row = selectors.model_get(request.user, pk)
     initial = {"task": row.task, "description": row.description, "tags": ", ".join(row.tags)}
-    form = forms.ModelChangeForm(request.POST or None, initial=initial)
+    form = forms.ModelChangeForm(posted(request), initial=initial)
     if request.method == "POST" and form.is_valid():
         outcome = attempt(lambda: services.model_update(actor=request.user, model=row, **form.cleaned_data))
         if outcome.value:
@@ -186,7 +186,7 @@ def _tab(row: Version, artifacts: list[Any], tab: str) -> dict[str, Any]:
 def version_export(request: HttpRequest, pk: int) -> HttpResponse:
     """Chooses formats and starts one export job for each."""
     row = selectors.version_get(request.user, pk)
-    form = forms.ExportForm(row.framework, request.POST or None)
+    form = forms.ExportForm(row.framework, posted(request))
     if request.method == "POST" and form.is_valid():
         chosen = form.cleaned_data["exporters"]
         outcome = attempt(lambda: services.export_request(actor=request.user, version=row, exporters=chosen))
@@ -203,7 +203,7 @@ def version_optimize(request: HttpRequest, pk: int) -> HttpResponse:
     """Chooses an artifact and a method and starts an optimize job."""
     row = selectors.version_get(request.user, pk)
     artifacts = selectors.artifacts_of(row)
-    form = forms.OptimizeForm(artifacts, request.POST or None, initial={"artifact": request.GET.get("artifact")})
+    form = forms.OptimizeForm(artifacts, posted(request), initial={"artifact": request.GET.get("artifact")})
     if request.method == "POST" and form.is_valid():
         chosen = next(one for one in artifacts if str(one.pk) == form.cleaned_data["artifact"])
         method = form.cleaned_data["optimizer"]
@@ -221,7 +221,7 @@ def version_optimize(request: HttpRequest, pk: int) -> HttpResponse:
 def version_alias(request: HttpRequest, pk: int) -> HttpResponse:
     """Points an alias at this version."""
     row = selectors.version_get(request.user, pk)
-    form = forms.AliasForm(request.POST or None)
+    form = forms.AliasForm(posted(request))
     if request.method == "POST" and form.is_valid():
         name = form.cleaned_data["name"]
         outcome = attempt(lambda: services.alias_set(actor=request.user, model=row.model, name=name, version=row))

@@ -66,6 +66,11 @@ def back_to(request: HttpRequest, default: str = "/") -> str:
     return given if url_has_allowed_host_and_scheme(given, allowed_hosts=None) else default or "/"
 
 
+def posted(request: HttpRequest) -> Any:
+    """What a form is bound to: the body of a POST, even an empty one; None on GET."""
+    return request.POST if request.method == "POST" else None
+
+
 def show_failure(form: Any, failure: Failure) -> None:
     """Puts a refusal beside the field at fault, or on top of the form."""
     form.add_error(failure.field if failure.field in form.fields else None, failure.text)
@@ -73,13 +78,18 @@ def show_failure(form: Any, failure: Failure) -> None:
 
 def project_of(request: HttpRequest) -> Project | None:
     """The project that the address names; None is "all of mine". A stranger's project is not found."""
-    slug = request.GET.get("project", "")
+    slug = text_in(request.GET, "project")
     if not slug:
         return None
     project = policy.projects_of(request.user).filter(slug=slug).first()
     if project is None:
         raise Http404
     return project
+
+
+def text_in(values: Any, name: str, most: int = 100) -> str:
+    """A text from the address, without what PostgreSQL cannot hold."""
+    return str(values.get(name) or "").replace("\x00", "").strip()[:most]
 
 
 def number(text: str | None, largest: int = 2**31 - 1) -> int | None:

@@ -16,7 +16,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from slipway.accounts import forms, policy, selectors, services
 from slipway.accounts.models import Role, User
-from slipway.accounts.pages import act, attempt, project_of, show_failure
+from slipway.accounts.pages import act, attempt, posted, project_of, show_failure
 from slipway.api.problems import Problem
 
 ACTIONS = {
@@ -33,7 +33,7 @@ ACTIONS = {
 @require_http_methods(["GET", "POST"])
 def members(request: HttpRequest) -> HttpResponse:
     """Members of the person's projects, what the roles may do, and the form for a new project."""
-    form = forms.ProjectForm(request.POST or None)
+    form = forms.ProjectForm(posted(request))
     if request.method == "POST" and form.is_valid():
         outcome = attempt(lambda: services.project_create(actor=request.user, **form.cleaned_data))
         if outcome.value:
@@ -75,7 +75,7 @@ def _member_set(request: HttpRequest, project: Any, form: forms.MemberForm) -> A
 @require_http_methods(["GET", "POST"])
 def tokens(request: HttpRequest) -> HttpResponse:
     """The person's tokens; a new one is shown once, on this answer."""
-    form, made = forms.TokenForm(request.POST or None), ""
+    form, made = forms.TokenForm(posted(request)), ""
     if request.method == "POST" and form.is_valid():
         outcome = attempt(lambda: _token(request, form))
         if outcome.failure:

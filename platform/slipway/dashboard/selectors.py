@@ -136,7 +136,7 @@ def audit_entries(user: Any, project: Project | None) -> QuerySet[Entry]:
 
 def search(user: Any, text: str, limit: int = 6) -> list[dict[str, str]]:
     """Pages, models, versions, endpoints and jobs that match, visible to the person."""
-    text = text.strip()[:100]
+    text = text.replace("\x00", "").strip()[:100]
     results = [
         {"label": str(label), "hint": _("page"), "url": reverse(name)}
         for name, label in _PAGES

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 
 from slipway.accounts import policy
 from slipway.accounts.models import Project
-from slipway.accounts.pages import Slice, newest
+from slipway.accounts.pages import Slice, newest, text_in
 from slipway.jobs.kinds import kinds
 from slipway.jobs.models import LIVE, MAX_FAILURES, Job, JobLog, JobStep, State
 
@@ -28,9 +28,9 @@ def jobs_page(user: Any, project: Project | None, values: Any) -> Slice[Job]:
     """Jobs, newest first, filtered by state, kind and queue as the address says."""
     rows = _mine(user, project).select_related("created_by").defer("params", "result")
     for name in ("state", "kind", "queue"):
-        if value := values.get(name, "")[:40]:
+        if value := text_in(values, name, 40):
             rows = rows.filter(**{name: value})
-    if text := values.get("q", "").strip()[:100]:
+    if text := text_in(values, "q"):
         rows = rows.filter(subject__icontains=text)
     return newest(rows, values.get("before"))
 

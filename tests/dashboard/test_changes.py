@@ -1,0 +1,206 @@
+"""Buttons and forms: one service call each, and its refusal in words beside the form or on top of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from django.test import Client
+
+from deployments.models import Deployment, Endpoint, Rollout
+from monitoring.models import Alert, Policy
+from registry.models import Model, Version
+from slipway.accounts.models import Membership, Project, Token
+from slipway.jobs.models import Job
+
+Browser = Callable[[str], Client]
+
+
+def flash(answer: Any) -> str:
+    return answer.content.decode()
+
+
+def test_model_is_made_when_form_is_right(browser_as: Browser, project: Project) -> None:
+    answer = browser_as("developer").post("/models/new/", {"project": "vision", "name": "cats", "task": "other"})
+    assert answer.status_code == 302
+    assert Model.objects.get(name="cats").project == project
+
+
+def test_form_shows_the_refusal_when_name_is_taken(browser_as: Browser, world: dict[str, Any]) -> None:
+    answer = browser_as("developer").post("/models/new/", {"project": "vision", "name": "digits", "task": "other"})
+    assert answer.status_code == 422
+    assert 'role="alert"' in answer.content.decode()
+
+
+def test_form_offers_no_project_when_viewer(browser_as: Browser, world: dict[str, Any]) -> None:
+    answer = browser_as("viewer").post("/models/new/", {"project": "vision", "name": "cats", "task": "other"})
+    assert answer.status_code == 422
+    assert not Model.objects.filter(name="cats").exists()
+
+
+def test_rollout_moves_when_operator_pauses(browser_as: Browser, world: dict[str, Any]) -> None:
+    rollout = world["rollout"]
+    answer = browser_as("operator").post(f"/rollouts/{rollout.pk}/pause", {"revision": rollout.revision})
+    assert answer.status_code == 302
+    assert Rollout.objects.get(pk=rollout.pk).state == "paused"
+
+
+def test_rollout_stays_when_viewer_or_stale(browser_as: Browser, world: dict[str, Any]) -> None:
+    rollout = world["rollout"]
+    address = f"/rollouts/{rollout.pk}/abort"
+    refused = browser_as("viewer").post(address, {"revision": rollout.revision}, follow=True)
+    assert "does not allow this" in flash(refused)
+    stale = browser_as("operator").post(address, {"revision": rollout.revision + 7}, follow=True)
+    assert "changed since you looked" in flash(stale)
+    assert Rollout.objects.get(pk=rollout.pk).state == "progressing"
+    assert browser_as("stranger").post(address, {"revision": rollout.revision}).status_code == 404
+    assert browser_as("operator").post(f"/rollouts/{rollout.pk}/explode").status_code == 404
+
+
+def test_traffic_returns_when_operator_aborts(browser_as: Browser, world: dict[str, Any]) -> None:
+    rollout = world["rollout"]
+    browser_as("operator").post(f"/rollouts/{rollout.pk}/abort", {"revision": rollout.revision})
+    assert Deployment.objects.get(pk=rollout.stable_id).weight == 100
+
+
+def test_deploy_says_the_effect_before_it_starts(browser_as: Browser, world: dict[str, Any]) -> None:
+    browser = browser_as("operator")
+    browser.post(f"/rollouts/{world['rollout'].pk}/abort", {"revision": world["rollout"].revision})
+    version = world["versions"][2]
+    values = {
+        "endpoint": "digits", "artifact": version.artifacts.filter(format="onnx").last().pk, "strategy": "standard",
+        "min_minutes": 1, "min_requests": 50, "error_percent": 5, "guard_requests": 20,
+    }  # fmt: skip
+    page = browser.post(f"/deploy/?version={version.pk}", values)
+    assert "Send 10 % of the traffic of digits to version 2; version 3 keeps 90 %." in page.content.decode()
+    assert Rollout.objects.count() == 1
+    answer = browser.post(f"/deploy/?version={version.pk}", values | {"confirmed": "1"})
+    assert answer.status_code == 302, answer.content.decode()
+    started = Rollout.objects.first()
+    assert started.candidate.artifact.version == version and started.guard["max_error_share"] == 0.05
+
+
+def test_endpoint_is_made_with_its_artifact(browser_as: Browser, world: dict[str, Any]) -> None:
+    artifact = world["versions"][4].artifacts.filter(format="onnx").last()
+    values = {"project": "vision", "name": "fresh", "access": "token", "artifact": artifact.pk}
+    assert browser_as("operator").post("/endpoints/new/", values).status_code == 302
+    assert Endpoint.objects.get(name="fresh").deployments.get().weight == 100
+    wrong = browser_as("operator").post("/endpoints/new/", values | {"name": "Not good"})
+    assert wrong.status_code == 422 and "Lower-case" in wrong.content.decode()
+
+
+def test_job_is_cancelled_and_retried(browser_as: Browser, world: dict[str, Any]) -> None:
+    browser, queued = browser_as("developer"), world["jobs"]["queued"]
+    browser.post(f"/jobs/{queued.pk}/cancel")
+    assert Job.objects.get(pk=queued.pk).state == "cancelled"
+    browser.post(f"/jobs/{queued.pk}/retry")
+    assert Job.objects.get(pk=queued.pk).state == "queued"
+    late = browser.post(f"/jobs/{world['jobs']['succeeded'].pk}/cancel", follow=True)
+    assert "already ended" in flash(late)
+
+
+def test_version_is_approved_by_somebody_else(browser_as: Browser, world: dict[str, Any]) -> None:
+    version = world["versions"][4]
+    answer = browser_as("approver").post(f"/versions/{version.pk}/decide", {"approve": "1", "note": "fits"})
+    assert answer.status_code == 302
+    assert Version.objects.get(pk=version.pk).approval == "approved"
+    refused = browser_as("developer").post(f"/versions/{version.pk}/decide", {"approve": "0"}, follow=True)
+    assert "does not allow this" in flash(refused)
+
+
+def test_alias_star_and_archive_change_the_model(browser_as: Browser, world: dict[str, Any]) -> None:
+    browser, version, model = browser_as("developer"), world["versions"][4], world["model"]
+    browser.post(f"/versions/{version.pk}/alias/", {"name": "kiosk"})
+    assert model.aliases.get(name="kiosk").version == version
+    wrong = browser.post(f"/versions/{version.pk}/alias/", {"name": "NOT GOOD"})
+    assert wrong.status_code == 422
+    browser.post(f"/versions/{version.pk}/alias/remove", {"name": "kiosk"})
+    assert not model.aliases.filter(name="kiosk").exists()
+    browser.post(f"/models/{model.pk}/star")
+    assert model.stars.filter(username="developer").exists()
+    browser.post(f"/models/{model.pk}/archive")
+    assert Model.objects.get(pk=model.pk).archived_at is not None
+
+
+def test_export_and_optimize_start_jobs(browser_as: Browser, world: dict[str, Any]) -> None:
+    browser, version = browser_as("developer"), world["versions"][4]
+    page = browser.get(f"/versions/{version.pk}/export/").content.decode()
+    assert 'type="checkbox"' in page
+    nothing = browser.post(f"/versions/{version.pk}/export/", {})
+    assert nothing.status_code == 422
+    optimize = browser.get(f"/versions/{version.pk}/optimize/").content.decode()
+    assert "ONNX" in optimize
+
+
+def test_policy_is_made_fired_and_reveals_its_secret_once(browser_as: Browser, world: dict[str, Any]) -> None:
+    browser, policy = browser_as("developer"), world["policy"]
+    wrong = browser.post("/settings/policies/", {"model": world["model"].pk, "name": "x", "cron": "often"})
+    assert wrong.status_code == 422 and "five fields" in wrong.content.decode()
+    browser.post("/settings/policies/", {"model": world["model"].pk, "name": "weekly", "cron": "0 3 * * 1"})
+    assert Policy.objects.filter(name="weekly").exists()
+    secret = browser.post(f"/settings/policies/{policy.pk}/secret").content.decode()
+    assert "whsec_" in secret and "whsec_" not in browser.get("/settings/policies/").content.decode()
+    refused = browser_as("viewer").post(f"/settings/policies/{policy.pk}/secret", follow=True)
+    assert "whsec_" not in refused.content.decode() and "does not allow" in refused.content.decode()
+
+
+def test_alert_is_acknowledged(browser_as: Browser, world: dict[str, Any]) -> None:
+    alert = world["alert"]
+    browser_as("developer").post(f"/monitoring/alerts/{alert.pk}/acknowledge")
+    assert Alert.objects.get(pk=alert.pk).state == "acknowledged"
+
+
+def test_token_is_shown_once_and_revoked(browser_as: Browser, people: dict[str, Any]) -> None:
+    browser = browser_as("viewer")
+    made = browser.post("/settings/tokens/", {"name": "script", "scope": "read", "days": 7}).content.decode()
+    assert "slip_" in made
+    token = Token.objects.get(name="script")
+    assert token.expires_at is not None
+    assert browser.get("/settings/tokens/").content.decode().count("slip_") == 1  # its beginning only
+    browser_as("admin").post(f"/settings/tokens/{token.pk}/revoke")
+    assert Token.objects.filter(pk=token.pk).exists()
+    browser.post(f"/settings/tokens/{token.pk}/revoke")
+    assert not Token.objects.filter(pk=token.pk).exists()
+
+
+def test_member_is_added_by_admin_only(browser_as: Browser, people: dict[str, Any], project: Project) -> None:
+    values = {"username": "stranger", "role": "viewer"}
+    refused = browser_as("operator").post("/settings/projects/vision/members", values, follow=True)
+    assert "does not allow" in flash(refused)
+    browser_as("admin").post("/settings/projects/vision/members", values)
+    assert Membership.objects.get(project=project, user=people["stranger"]).role == "viewer"
+    unknown = browser_as("admin").post("/settings/projects/vision/members", values | {"username": "x"}, follow=True)
+    assert "no user of this name" in flash(unknown)
+
+
+def test_chain_is_checked_by_root_only(browser_as: Browser, world: dict[str, Any]) -> None:
+    assert browser_as("admin").post("/settings/audit/check").status_code == 403
+    answer = browser_as("root").post("/settings/audit/check", follow=True)
+    assert "The chain holds" in flash(answer)
+
+
+def test_playground_shows_the_servers_answer(
+    browser_as: Browser, world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def post(url: str, **request: Any) -> httpx.Response:
+        assert url.endswith("/v2/models/digits/infer") and request["content"] == b'{"inputs": []}'
+        return httpx.Response(400, json={"error": "input 'input' is missing"})
+
+    monkeypatch.setattr(httpx, "post", post)
+    address = "/endpoints/digits/playground/"
+    text = browser_as("developer").post(address, {"body": '{"inputs": []}'}).content.decode()
+    assert "input &#x27;input&#x27; is missing" in text and "400" in text
+    assert browser_as("viewer").post(address, {"body": "{}"}).status_code == 403
+
+
+def test_playground_says_so_when_server_is_away(
+    browser_as: Browser, world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def post(url: str, **request: Any) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setattr(httpx, "post", post)
+    answer = browser_as("developer").post("/endpoints/digits/playground/", {"body": "{}"})
+    assert answer.status_code == 200 and "could not be reached" in answer.content.decode()
