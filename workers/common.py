@@ -15,16 +15,20 @@ from engine.errors import EngineError
 from registry import storage
 from registry.models import Artifact, Dataset, DatasetRole, Format, Version
 from slipway import paths
-from slipway.jobs.context import JobContext, Stopped
+from slipway.jobs.context import Interrupted, JobContext, Stopped
 
 FETCH_LIMIT = 4 * 1024**3
+# Nothing that a model does to itself: an administrator, a supervisor or the kernel, out of memory, ended it.
+ENDED_FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT")
 
 
 @contextmanager
 def scratch_folder(job: JobContext) -> Iterator[Path]:
-    """A folder of this attempt alone, gone afterwards."""
+    """A folder of this attempt alone, gone afterwards; so is what killed attempts of the job left here."""
     root = paths.scratch()
     root.mkdir(parents=True, exist_ok=True)
+    for left in root.glob(f"job-{job.id}-*"):
+        shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f"job-{job.id}-{job.attempt}-", dir=root))
     try:
         yield folder
@@ -57,6 +61,8 @@ def sandboxed(
     except EngineError as error:
         if error.code == "stopped":
             raise Stopped(job.stop_reason) from error
+        if error.code == "crash" and any(name in str(error) for name in ENDED_FROM_OUTSIDE):
+            raise Interrupted(str(error)) from error
         raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from pydantic import BaseModel
 from engine.errors import EngineError
 from slipway.api.problems import Conflict, Unavailable
 from slipway.jobs import kinds, leases, services
-from slipway.jobs.context import Stopped
+from slipway.jobs.context import Interrupted, Stopped
 from slipway.jobs.kernel import execute
 from slipway.jobs.kinds import Done, Later
 from slipway.jobs.models import MAX_FAILURES, Job, JobEffect, JobLog, State
@@ -208,3 +209,64 @@ def test_constraint_refuses_running_job_when_it_has_no_lease(project) -> None:
 
     with pytest.raises(IntegrityError):
         Job.objects.create(project=project, kind="x", queue="export", state=State.RUNNING)
+
+
+def test_job_ends_cancelled_when_it_gives_itself_back_after_it_was_asked_to_stop(project, people, declare_kind) -> None:
+    def handler(job: Any, params: Params) -> Later:
+        # Asked in the moment before it gives itself back: no heartbeat has heard of it yet.
+        Job.objects.filter(pk=job.id).update(cancel_requested=True)
+        return Later(1, "again")
+
+    declare_kind("t-cancel-later", handler, Params)
+    job = run(services.submit("t-cancel-later", project=project, params={}))
+    assert (job.state, job.reason) == ("cancelled", "Cancelled.")
+
+
+def test_job_comes_again_and_fails_in_the_end_when_interrupted_from_outside(project, declare_kind) -> None:
+    def handler(job: Any, params: Params) -> Done:
+        raise Interrupted("The work crashed (SIGKILL).")
+
+    declare_kind("t-interrupted", handler, Params)
+    job = services.submit("t-interrupted", project=project, params={})
+    for attempt in range(1, MAX_FAILURES):
+        due(job)
+        job = run(job)
+        assert (job.state, job.failures, job.reason) == (
+            "queued",
+            attempt,
+            "The work crashed (SIGKILL). Trying again.",
+        )
+    due(job)
+    job = run(job)
+    assert (job.state, job.error_code) == ("failed", "interrupted")
+    assert "5 times" in job.reason
+
+
+def test_effect_is_not_begun_when_the_lease_went_to_another_attempt(project, declare_kind) -> None:
+    effects = []
+
+    def frozen(job: Any, params: Params) -> Done:
+        expire(Job.objects.get(pk=job.id))
+        assert leases.claim(job.id, "other") is not None
+        job.once("side", lambda: effects.append(1) or 1)
+        return Done()
+
+    declare_kind("t-frozen", frozen, Params)
+    assert run(services.submit("t-frozen", project=project, params={})).attempt == 2
+    assert effects == []
+
+
+def test_heartbeat_goes_on_when_its_connection_was_cut(project, declare_kind) -> None:
+    def handler(job: Any, params: Params) -> Done:
+        before = Job.objects.get(pk=job.id).lease_until
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        time.sleep(2)
+        return Done({"extended": Job.objects.get(pk=job.id).lease_until > before})
+
+    declare_kind("t-cut", handler, Params)
+    job = run(services.submit("t-cut", project=project, params={}))
+    assert (job.state, job.result) == ("succeeded", {"extended": True})

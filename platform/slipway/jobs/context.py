@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import structlog
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, InterfaceError, connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -23,6 +23,13 @@ log = structlog.get_logger(__name__)
 
 class Stopped(Exception):
     """The job must stop: cancelled, released by a worker that shuts down, or its lease is lost."""
+
+
+class Interrupted(Exception):
+    """The work was ended from outside (a signal, a machine that ran out of memory): worth another attempt.
+
+    The text is for the user.
+    """
 
 
 class JobContext:
@@ -77,12 +84,22 @@ class JobContext:
         known = JobEffect.objects.filter(job_id=self.id, key=key).first()
         if known is not None:
             return known.result
+        # A process that was frozen may come back long after its lease: ask before touching the world.
+        if not leases.heartbeat(self.id, self.attempt).held:
+            self._lose("lease lost")
+            raise Stopped(self.stop_reason)
         result = effect()
+        failpoints.reached(f"{self.kind}.{key.partition(':')[0]}-made")
         with transaction.atomic():
             if leases.held(self.id, self.attempt) is None:
                 raise Stopped("lease lost")
             JobEffect.objects.create(job_id=self.id, key=key, attempt=self.attempt, result=result)
         return result
+
+    def remembered(self, key: str) -> Any:
+        """The result of an effect that an earlier attempt finished, or None."""
+        known = JobEffect.objects.filter(job_id=self.id, key=key).first()
+        return None if known is None else known.result
 
     def note_run(self, run_id: str) -> None:
         """Links the job to the MLflow run that records it."""
@@ -130,7 +147,8 @@ class Heartbeat:
             while not self._over.wait(self.period):
                 try:
                     beat = leases.heartbeat(self.job.id, self.job.attempt)
-                except DatabaseError as error:
+                # InterfaceError: the connection was already closed when the server went away.
+                except (DatabaseError, InterfaceError) as error:
                     log.warning("heartbeat_failed", job=self.job.id, error=str(error))
                     connection.close()
                     if time.monotonic() - last > leases.LEASE.total_seconds() * 0.8:

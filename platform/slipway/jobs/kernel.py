@@ -14,7 +14,7 @@ from engine.errors import EngineError
 from slipway import events
 from slipway.api.problems import Problem, Unavailable
 from slipway.jobs import failpoints, leases
-from slipway.jobs.context import Heartbeat, JobContext, Stopped
+from slipway.jobs.context import Heartbeat, Interrupted, JobContext, Stopped
 from slipway.jobs.kinds import Done, Kind, Later
 from slipway.jobs.models import MAX_FAILURES, Job, State
 from slipway.jobs.services import ring
@@ -51,6 +51,8 @@ def execute(kind: Kind, job_id: int) -> None:
             # Something we depend on is away: wait for it without counting against the job.
             connection.close()
             _later(kind, job, Later(5.0, f"Waiting: {_first_line(error)}"))
+        except Interrupted as error:
+            _again(kind, job, str(error))
         except (EngineError, Problem, ValidationError) as error:
             if job.stop.is_set():
                 _stop(job, job.stop_reason)
@@ -106,14 +108,18 @@ def _fail(job: JobContext, text: str, code: str, reference: str = "") -> None:
 def _unexpected(kind: Kind, job: JobContext) -> None:
     reference = uuid.uuid4().hex[:12]
     log.exception("job_failed_unexpectedly", reference=reference, kind=kind.name)
-    text = f"Unexpected error. Reference {reference}."
+    _again(kind, job, f"Unexpected error. Reference {reference}.", reference)
+
+
+def _again(kind: Kind, job: JobContext, text: str, reference: str = "") -> None:
+    """Another attempt, later each time; after MAX_FAILURES in a row the job has failed."""
+    if job.stop.is_set():
+        _stop(job, job.stop_reason)
+        return
     if job.failures + 1 >= MAX_FAILURES:
-        _fail(
-            job,
-            f"{text} It failed {MAX_FAILURES} times; the worker's log says more.",
-            "unexpected",
-            reference,
-        )
+        more = "the worker's log says more" if reference else "look at the last lines of its log, then retry"
+        code = "unexpected" if reference else "interrupted"
+        _fail(job, f"{text} It failed {MAX_FAILURES} times; {more}.", code, reference)
         return
     job.log(text, level="error")
     delay = float(2**job.failures)

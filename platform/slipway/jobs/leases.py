@@ -80,8 +80,12 @@ def held(job_id: int, attempt: int) -> Job | None:
 
 
 def requeue(job_id: int, attempt: int, *, delay: float, reason: str, failed: bool) -> bool:
-    """Gives the job back to the queue, due after `delay` seconds. `failed` counts towards the limit."""
-    changed = Job.objects.filter(pk=job_id, attempt=attempt, state=State.RUNNING).update(
+    """Gives the job back to the queue, due after `delay` seconds. `failed` counts towards the limit.
+
+    A job that somebody asked to stop meanwhile ends instead: nobody could claim it again.
+    """
+    mine = Job.objects.filter(pk=job_id, attempt=attempt, state=State.RUNNING)
+    changed = mine.filter(cancel_requested=False).update(
         state=State.QUEUED,
         lease_until=None,
         claimed_by="",
@@ -92,6 +96,11 @@ def requeue(job_id: int, attempt: int, *, delay: float, reason: str, failed: boo
         failures=F("failures") + 1 if failed else 0,
         revision=F("revision") + 1,
     )
+    if not changed:
+        with transaction.atomic():
+            row = held(job_id, attempt)
+            if row is not None and row.cancel_requested:
+                end(row, State.CANCELLED, reason="Cancelled.")
     return changed == 1
 
 
