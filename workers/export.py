@@ -191,15 +191,17 @@ def export_version(job: JobContext, params: ExportParams) -> Done:
             job.note_run(run_id)
             uri = job.once(
                 f"store:{sha256}",
-                lambda: storage.put_file(file, run_id=run_id, artifact_path=f"export/{value['file']}"),
+                lambda: storage.put_file(file, run_id=run_id, artifact_path=f"export/{sha256[:16]}/{value['file']}"),
             )
             storage.cache_add(file, sha256=sha256)
         with job.step("register"):
             gateway.run_log(
                 run_id,
-                params={"exporter": params.exporter, "version": str(version), "sha256": sha256},
+                params={"exporter": params.exporter, "version": str(version)},
                 metrics=numbers({"size_bytes": size, **value["parity"]}),
-                tags={},
+                # A tag, because the bytes may differ when a killed attempt is repeated (PMML holds the time),
+                # and MLflow refuses to change a parameter.
+                tags={"sha256": sha256},
             )
             gateway.run_finish(run_id)
 
@@ -226,7 +228,8 @@ def export_version(job: JobContext, params: ExportParams) -> Done:
             job_id=job.id,
         )
         if artifact.format == Format.ONNX and dataset is not None:
-            results.task_infer(version=version, classifies=value.get("labels") is not None)
+            if version.framework != "onnx" or _gives_classes(value["signature"]):
+                results.task_infer(version=version, classifies=_gives_classes(value["signature"]))
             submit(
                 "measure",
                 project=version.model.project,
@@ -238,6 +241,11 @@ def export_version(job: JobContext, params: ExportParams) -> Done:
         return {"artifact": artifact.pk}
 
     return Done({"sha256": sha256, "format": value["format"], "size": size}, commit=commit)
+
+
+def _gives_classes(signature: dict[str, Any]) -> bool:
+    """Whether a model names classes: an output of whole numbers or texts. (Scores alone do not tell.)"""
+    return any(output["datatype"] in {"INT64", "INT32", "BYTES"} for output in signature.get("outputs", []))
 
 
 def _named(rows: Path | None, dataset: Any, scratch: Path) -> Path:

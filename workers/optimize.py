@@ -98,7 +98,7 @@ def optimize(job: JobContext, params: OptimizeParams) -> Done:
             job.note_run(run_id)
             uri = job.once(
                 f"store:{sha256}",
-                lambda: storage.put_file(variant, run_id=run_id, artifact_path="optimize/model.onnx"),
+                lambda: storage.put_file(variant, run_id=run_id, artifact_path=f"optimize/{sha256[:16]}/model.onnx"),
             )
             storage.cache_add(variant, sha256=sha256)
         with job.step("register"):
@@ -176,7 +176,9 @@ def _words(label: str, measured: dict[str, Any]) -> str:
     return f"{label}: p50 {latency['p50']:.3f} ms, p95 {latency['p95']:.3f} ms" + (f", {quality}." if quality else ".")
 
 
-def _log(run_id: str, artifact: Artifact, measured: dict[str, Any], **params: Any) -> None:
+def _log(run_id: str, artifact: Artifact, measured: dict[str, Any], sha256: str = "", **params: Any) -> None:
+    """What MLflow keeps of it. The digest is a tag: a repeated attempt may make other bytes, and MLflow refuses
+    to change a parameter."""
     gateway.run_log(
         run_id,
         params={"artifact": artifact.sha256, **params},
@@ -189,5 +191,5 @@ def _log(run_id: str, artifact: Artifact, measured: dict[str, Any], **params: An
                 "ratio_to_reference": measured.get("ratio_to_reference"),
             }
         ),
-        tags={},
+        tags={"sha256": sha256} if sha256 else {},
     )

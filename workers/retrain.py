@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 from pydantic import BaseModel
 
 from engine.errors import EngineError
-from engine.sandbox import Limits
+from engine.sandbox import Limits, SandboxResult
 from registry import storage
 from registry.intake import version_from_mlflow
 from registry.mlflow import gateway
@@ -40,19 +40,13 @@ def retrain(job: JobContext, params: RetrainParams) -> Done:
             storage.fetch_folder(f"runs:/{origin.mlflow_run_id}/{PROJECT_FOLDER}", project)
             job.progress(0.1, f"Training entry point of version {origin.number}.")
         with job.step("train"):
-            trained = sandboxed(
-                job,
-                "engine.sandbox.training:train",
-                params={"entry_point": "main", "parameters": params.parameters},
-                inputs={"project": project},
-                scratch=scratch,
-                limits=TRAIN_LIMITS,
-            )
-            job.progress(0.7, "Trained.")
+            # What a killed attempt has stored whole is registered as it is; training may take hours.
+            trained = None if job.remembered("artifacts") is not None else _train(job, params, project, scratch)
+            job.progress(0.7, "Trained." if trained else "Trained and stored by an earlier attempt.")
         with job.step("store"):
-            run_id = job.once("run", lambda: _run(job, model, origin, trained.value["run"]))
+            run_id = job.once("run", lambda: _run(job, model, origin))
             job.note_run(run_id)
-            job.once("artifacts", lambda: _copy(run_id, trained.files))
+            job.once("artifacts", lambda: _store(run_id, trained))
         with job.step("register"):
             source = location_of(f"runs:/{run_id}/model")
             number = job.once("version", lambda: _register(model, run_id, source, job.id))
@@ -69,6 +63,17 @@ def retrain(job: JobContext, params: RetrainParams) -> Done:
         return {"version": version.pk, "number": version.number}
 
     return Done({"run": run_id}, commit=commit)
+
+
+def _train(job: JobContext, params: RetrainParams, project: Path, scratch: Path) -> SandboxResult:
+    return sandboxed(
+        job,
+        "engine.sandbox.training:train",
+        params={"entry_point": "main", "parameters": params.parameters},
+        inputs={"project": project},
+        scratch=scratch,
+        limits=TRAIN_LIMITS,
+    )
 
 
 def _trained(model: Model) -> Version:
@@ -89,9 +94,9 @@ def _mlflow_name(model: Model) -> str:
     return model.mlflow_name or model.name
 
 
-def _run(job: JobContext, model: Model, origin: Version, run: dict[str, Any]) -> str:
-    """The training run in MLflow, with what the sandboxed run logged."""
-    run_id = gateway.run_ensure(
+def _run(job: JobContext, model: Model, origin: Version) -> str:
+    """The training run in MLflow."""
+    return gateway.run_ensure(
         f"slipway/{model.project.slug}",
         tags={
             "slipway.key": f"job:{job.id}",
@@ -100,13 +105,22 @@ def _run(job: JobContext, model: Model, origin: Version, run: dict[str, Any]) ->
         },
         run_name=f"{model.name} retrained",
     )
+
+
+def _store(run_id: str, trained: SandboxResult | None) -> int:
+    """What the sandboxed run logged, and then its files: numbers and bytes of one and the same training.
+
+    A parameter that a killed attempt logged stays as it is, because MLflow refuses to change one.
+    """
+    assert trained is not None
+    run, known = trained.value["run"], gateway.run_read(run_id).params
     gateway.run_log(
         run_id,
-        params={key: str(value) for key, value in run["params"].items()},
+        params={key: str(value) for key, value in run["params"].items() if key not in known},
         metrics=numbers(run["metrics"]),
         tags={},
     )
-    return run_id
+    return _copy(run_id, trained.files)
 
 
 def _copy(run_id: str, files: Path) -> int:
