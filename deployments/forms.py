@@ -40,8 +40,8 @@ class EndpointForm(forms.Form):
 
     def __init__(self, user: Any, artifacts: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["project"].queryset = projects_for(user, policy.DEPLOY)
-        self.fields["artifact"].queryset = artifacts
+        self.fields["project"].queryset = projects_for(user, policy.DEPLOY)  # type: ignore[attr-defined]
+        self.fields["artifact"].queryset = artifacts  # type: ignore[attr-defined]
 
 
 class DeployForm(forms.Form):
@@ -75,8 +75,8 @@ class DeployForm(forms.Form):
 
     def __init__(self, endpoints: Any, artifacts: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["endpoint"].queryset = endpoints
-        self.fields["artifact"].queryset = artifacts
+        self.fields["endpoint"].queryset = endpoints  # type: ignore[attr-defined]
+        self.fields["artifact"].queryset = artifacts  # type: ignore[attr-defined]
 
     def plan(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """(steps, guard) as `rollout_start` takes them."""

@@ -31,7 +31,7 @@ PAGE = 50
 ALIVE = dt.timedelta(seconds=15)
 
 
-def endpoints_page(user: Any, project: Project | None, values: Any) -> Slice[Endpoint]:
+def endpoints_page(user: Any, project: Project | None, values: Any) -> Slice[Any]:
     """Endpoints by name with what is desired on them and the rollout under way."""
     rows = policy.visible(user, Endpoint.objects.select_related("project", "target"))
     if project:

@@ -58,7 +58,7 @@ def _plan(step: dict[str, Any]) -> list[str]:
 
 
 def _progress(rollout: Rollout, step: dict[str, Any], counted: int) -> list[str]:
-    if not rollout.is_live:
+    if not rollout.is_live or rollout.step_started_at is None:
         return [str(rollout.get_state_display())]
     seconds = (timezone.now() - rollout.step_started_at).total_seconds()
     lines = [_("%(now)s of ≥ %(least)s") % {"now": _minutes(seconds), "least": _minutes(step.get("min_seconds", 0))}]

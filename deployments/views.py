@@ -7,7 +7,7 @@ from typing import Any
 
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -21,7 +21,7 @@ from registry import selectors as registered
 from registry import snippets
 from slipway.accounts import policy
 from slipway.accounts.models import Project
-from slipway.accounts.pages import act, attempt, number, posted, project_of, show_failure
+from slipway.accounts.pages import SignedIn, act, attempt, number, posted, project_of, show_failure
 from slipway.environment import environment
 
 MOVES: dict[str, Callable[..., Any]] = {
@@ -36,7 +36,7 @@ MOVES: dict[str, Callable[..., Any]] = {
 
 @login_required
 @require_GET
-def endpoints(request: HttpRequest) -> HttpResponse:
+def endpoints(request: SignedIn) -> HttpResponse:
     """Endpoints with weights and figures."""
     project = project_of(request)
     page = selectors.endpoints_page(request.user, project, request.GET)
@@ -45,7 +45,7 @@ def endpoints(request: HttpRequest) -> HttpResponse:
     return render(request, "deployments/endpoints.html", context)
 
 
-def _deploy_project(request: HttpRequest) -> Project | None:
+def _deploy_project(request: SignedIn) -> Project | None:
     """The project that a form without an answer yet is about: the one named, else the first allowed."""
     slug = request.POST.get("project") or request.GET.get("project")
     rows = forms.projects_for(request.user, policy.DEPLOY)
@@ -54,7 +54,7 @@ def _deploy_project(request: HttpRequest) -> Project | None:
 
 @login_required
 @require_http_methods(["GET", "POST"])
-def endpoint_new(request: HttpRequest) -> HttpResponse:
+def endpoint_new(request: SignedIn) -> HttpResponse:
     """A new name that answers."""
     project = _deploy_project(request)
     artifacts = registered.servable(request.user, project) if project else registered.Artifact.objects.none()
@@ -81,7 +81,7 @@ def _unsliced(rows: Any) -> Any:
 
 @login_required
 @require_GET
-def endpoint(request: HttpRequest, name: str) -> HttpResponse:
+def endpoint(request: SignedIn, name: str) -> HttpResponse:
     """One endpoint: split, charts, histogram, replicas, history."""
     row = selectors.endpoint_get(request.user, name)
     shown = selectors.shown_on(row)
@@ -105,7 +105,7 @@ def endpoint(request: HttpRequest, name: str) -> HttpResponse:
 
 @login_required
 @require_POST
-def endpoint_return(request: HttpRequest, name: str, pk: int) -> HttpResponse:
+def endpoint_return(request: SignedIn, name: str, pk: int) -> HttpResponse:
     """Starts a rollout at once to an artifact of the history."""
     row = selectors.endpoint_get(request.user, name)
     wanted = next((one for one in selectors.history_of(row) if one.pk == pk), None)
@@ -125,7 +125,7 @@ def endpoint_return(request: HttpRequest, name: str, pk: int) -> HttpResponse:
 
 @login_required
 @require_http_methods(["GET", "POST"])
-def deploy(request: HttpRequest) -> HttpResponse:
+def deploy(request: SignedIn) -> HttpResponse:
     """Chooses artifact, endpoint and plan, says what will happen, and starts it."""
     version = registered.version_get(request.user, number(request.GET.get("version")) or 0)
     project = version.model.project
@@ -168,7 +168,7 @@ def _effect(form: Any) -> str:
     return story.plan_effect(chosen.name, stable.artifact.version.number, artifact.version.number, steps)
 
 
-def _start(request: HttpRequest, form: Any) -> str:
+def _start(request: SignedIn, form: Any) -> str:
     """Places the first artifact or starts a rollout; answers the page to go to."""
     chosen, artifact = form.cleaned_data["endpoint"], form.cleaned_data["artifact"]
     if _live(chosen) is None:
@@ -181,7 +181,7 @@ def _start(request: HttpRequest, form: Any) -> str:
 
 @login_required
 @require_http_methods(["GET", "POST"])
-def playground(request: HttpRequest, name: str) -> HttpResponse:
+def playground(request: SignedIn, name: str) -> HttpResponse:
     """A real request, its answer and the same request as curl and Python."""
     row = selectors.endpoint_get(request.user, name)
     shown = selectors.shown_on(row)
@@ -207,7 +207,7 @@ def playground(request: HttpRequest, name: str) -> HttpResponse:
 
 @login_required
 @require_GET
-def rollouts(request: HttpRequest) -> HttpResponse:
+def rollouts(request: SignedIn) -> HttpResponse:
     """Rollouts, newest first."""
     project = project_of(request)
     page = selectors.rollouts_page(request.user, project, request.GET)
@@ -217,7 +217,7 @@ def rollouts(request: HttpRequest) -> HttpResponse:
 
 @login_required
 @require_GET
-def rollout(request: HttpRequest, pk: int) -> HttpResponse:
+def rollout(request: SignedIn, pk: int) -> HttpResponse:
     """One rollout: traffic, evidence, decisions, and the moves that apply."""
     row = selectors.rollout_get(request.user, pk)
     context = {
@@ -242,7 +242,7 @@ def rollout(request: HttpRequest, pk: int) -> HttpResponse:
 
 @login_required
 @require_POST
-def rollout_act(request: HttpRequest, pk: int, move: str) -> HttpResponse:
+def rollout_act(request: SignedIn, pk: int, move: str) -> HttpResponse:
     """Pause, resume, promote, full, abort or roll back: one service call on what the person saw."""
     if move not in MOVES:
         raise Http404
@@ -258,7 +258,7 @@ def rollout_act(request: HttpRequest, pk: int, move: str) -> HttpResponse:
 
 @login_required
 @require_GET
-def targets(request: HttpRequest) -> HttpResponse:
+def targets(request: SignedIn) -> HttpResponse:
     """Where models run, and the server processes there."""
     project = project_of(request)
     rows = selectors.targets(request.user, project)

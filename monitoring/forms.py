@@ -28,4 +28,4 @@ class PolicyForm(forms.Form):
         super().__init__(*args, **kwargs)
         rows = policy.visible(user, Model.objects.filter(archived_at__isnull=True).select_related("project"))
         first = list(rows.order_by("name").values_list("pk", flat=True)[:500])
-        self.fields["model"].queryset = Model.objects.filter(pk__in=first).order_by("name")
+        self.fields["model"].queryset = Model.objects.filter(pk__in=first).order_by("name")  # type: ignore[attr-defined]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.db import connection
@@ -62,7 +62,8 @@ def _ms(sketch: dict[str, int], q: float) -> float | None:
     return None if value is None else value / 1000
 
 
-def _figures(requests: int, errors: int, sketch: dict[str, int], minutes: float) -> dict[str, Any]:
+def _figures(counts: Sequence[int], sketch: dict[str, int], minutes: float) -> dict[str, Any]:
+    requests, errors = counts
     return {
         "requests": requests,
         "errors": errors,
@@ -81,7 +82,7 @@ def traffic(ids: Iterable[int], minutes: int = 5) -> dict[int, dict[str, Any]]:
     sketches: dict[int, dict[str, int]] = defaultdict(dict)
     for deployment, bucket, count in _rows(_SKETCHES, wanted, minutes * 60):
         sketches[deployment][bucket] = count
-    return {pk: _figures(*sums.get(pk, (0, 0)), sketches[pk], minutes) for pk in wanted}
+    return {pk: _figures(sums.get(pk, (0, 0)), sketches[pk], minutes) for pk in wanted}
 
 
 def traffic_of_models(models: list[int], minutes: int = 30) -> dict[int, dict[str, Any]]:
@@ -103,7 +104,7 @@ def traffic_of_models(models: list[int], minutes: int = 30) -> dict[int, dict[st
     for deployment, bucket, count in _rows(_SKETCHES, owner, minutes * 60):
         sketches[owner[deployment]][bucket] += count
     return {
-        model: {**_figures(*sums[model], sketches[model], minutes), "spark": sparks.get(model)}
+        model: {**_figures(sums[model], sketches[model], minutes), "spark": sparks.get(model)}
         for model in set(owner.values())
     }
 
@@ -157,7 +158,7 @@ def histograms(deployments: list[Deployment], minutes: int = 15) -> list[dict[st
         totals[output, pk] += count
     result = []
     for output, classes in sorted(found.items()):
-        rows = []
+        rows: list[dict[str, Any]] = []
         for label in sorted(
             classes, key=lambda text: (text == "other", not text.lstrip("-").isdigit(), text.zfill(12))
         ):

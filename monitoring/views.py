@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -16,12 +16,12 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from deployments import selectors as deployed
 from monitoring import forms, selectors, services
 from monitoring.models import AlertState
-from slipway.accounts.pages import act, attempt, number, posted, project_of, show_failure
+from slipway.accounts.pages import SignedIn, act, attempt, number, posted, project_of, show_failure
 
 
 @login_required
 @require_GET
-def monitoring(request: HttpRequest) -> HttpResponse:
+def monitoring(request: SignedIn) -> HttpResponse:
     """Alerts first, then every live deployment with its figures."""
     project = project_of(request)
     state = request.GET.get("state", "")
@@ -37,7 +37,7 @@ def monitoring(request: HttpRequest) -> HttpResponse:
 
 @login_required
 @require_POST
-def alert_acknowledge(request: HttpRequest, pk: int) -> HttpResponse:
+def alert_acknowledge(request: SignedIn, pk: int) -> HttpResponse:
     """Somebody looks after an alert."""
     alert = selectors.alert_get(request.user, pk)
     done = _("Acknowledged: it stays open and no longer counts as firing.")
@@ -51,7 +51,7 @@ def alert_acknowledge(request: HttpRequest, pk: int) -> HttpResponse:
 
 @login_required
 @require_GET
-def series(request: HttpRequest, name: str) -> JsonResponse:
+def series(request: SignedIn, name: str) -> JsonResponse:
     """The points of an endpoint's charts, and the marks of its rollouts."""
     endpoint = deployed.endpoint_get(request.user, name)
     seconds = number(request.GET.get("span")) or 900
@@ -66,7 +66,7 @@ def series(request: HttpRequest, name: str) -> JsonResponse:
 # Retraining policies (a part of the settings)
 
 
-def _policies(request: HttpRequest, form: Any, **more: Any) -> dict[str, Any]:
+def _policies(request: SignedIn, form: Any, **more: Any) -> dict[str, Any]:
     project = project_of(request)
     return {
         "section": "settings", "tab": "policies", "project": project, "form": form,
@@ -77,7 +77,7 @@ def _policies(request: HttpRequest, form: Any, **more: Any) -> dict[str, Any]:
 
 @login_required
 @require_http_methods(["GET", "POST"])
-def policies(request: HttpRequest) -> HttpResponse:
+def policies(request: SignedIn) -> HttpResponse:
     """Policies with their last firings, and the form for a new one."""
     initial = {"model": number(request.GET.get("model"))}
     form = forms.PolicyForm(request.user, posted(request), initial=initial)
@@ -92,7 +92,7 @@ def policies(request: HttpRequest) -> HttpResponse:
 
 @login_required
 @require_POST
-def policy_fire(request: HttpRequest, pk: int) -> HttpResponse:
+def policy_fire(request: SignedIn, pk: int) -> HttpResponse:
     """Retrains now."""
     row = selectors.policy_get(request.user, pk)
     return act(
@@ -105,7 +105,7 @@ def policy_fire(request: HttpRequest, pk: int) -> HttpResponse:
 
 @login_required
 @require_POST
-def policy_toggle(request: HttpRequest, pk: int) -> HttpResponse:
+def policy_toggle(request: SignedIn, pk: int) -> HttpResponse:
     """Switches a policy on or off."""
     row = selectors.policy_get(request.user, pk)
     enabled = not row.enabled
@@ -120,7 +120,7 @@ def policy_toggle(request: HttpRequest, pk: int) -> HttpResponse:
 @login_required
 @require_POST
 @never_cache
-def policy_secret(request: HttpRequest, pk: int) -> HttpResponse:
+def policy_secret(request: SignedIn, pk: int) -> HttpResponse:
     """Shows the secret of a hook, on this answer only."""
     row = selectors.policy_get(request.user, pk)
     outcome = attempt(lambda: services.policy_secret(actor=request.user, policy=row))

@@ -56,7 +56,7 @@ def table(versions: list[Version], *, only_differences: bool) -> list[dict[str, 
         _row(_("Framework"), [version.framework for version in versions]),
         _row(_("Origin"), [version.get_origin_display() for version in versions]),
     ]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"title": _("Facts"), "rows": facts},
         {"title": _("Metrics"), "rows": _numbers(versions, "metrics")},
         {"title": _("Artifacts"), "rows": _artifacts(versions)},

@@ -33,7 +33,7 @@ class ModelForm(forms.Form):
 
     def __init__(self, user: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["project"].queryset = projects_for(user, policy.WRITE)
+        self.fields["project"].queryset = projects_for(user, policy.WRITE)  # type: ignore[attr-defined]
 
 
 class UploadForm(forms.Form):
@@ -49,7 +49,7 @@ class UploadForm(forms.Form):
 
     def __init__(self, user: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["project"].queryset = projects_for(user, policy.WRITE)
+        self.fields["project"].queryset = projects_for(user, policy.WRITE)  # type: ignore[attr-defined]
 
 
 class ModelChangeForm(forms.Form):
@@ -74,7 +74,7 @@ class ExportForm(forms.Form):
         super().__init__(*args, **kwargs)
         known = exporters().values()
         self.reasons = [why for one in known if (why := one.why_not(framework))]
-        self.fields["exporters"].choices = [(one.name, one.label) for one in known if not one.why_not(framework)]
+        self.fields["exporters"].choices = [(one.name, one.label) for one in known if not one.why_not(framework)]  # type: ignore[attr-defined]
 
 
 class OptimizeForm(forms.Form):
@@ -86,8 +86,8 @@ class OptimizeForm(forms.Form):
     def __init__(self, artifacts: list[Any], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         choices = [(str(row.pk), f"{row.label} {row.sha256[:12]}") for row in artifacts if row.format == Format.ONNX]
-        self.fields["artifact"].choices = choices
-        self.fields["optimizer"].choices = [(one.name, one.label) for one in optimizers().values()]
+        self.fields["artifact"].choices = choices  # type: ignore[attr-defined]
+        self.fields["optimizer"].choices = [(one.name, one.label) for one in optimizers().values()]  # type: ignore[attr-defined]
 
 
 class AliasForm(forms.Form):

@@ -19,7 +19,7 @@ PAGE = 50
 SORTS = {"name": "name", "newest": "-pk"}
 
 
-def models_page(user: Any, project: Project | None, values: Any) -> Slice[Model]:
+def models_page(user: Any, project: Project | None, values: Any) -> Slice[Any]:
     """Models by name or newest first, filtered as the address says, with their aliases."""
     rows = policy.visible(user, Model.objects.select_related("project"))
     rows = rows.filter(archived_at__isnull=values.get("archived") != "1")
@@ -45,7 +45,7 @@ def models_page(user: Any, project: Project | None, values: Any) -> Slice[Model]
     return Slice(found[:PAGE], f"{last.name}.{last.pk}" if last else None)
 
 
-def model_get(user: Any, pk: int) -> Model:
+def model_get(user: Any, pk: int) -> Any:
     """One model with its project and aliases, or 404."""
     aliases = Prefetch("aliases", Alias.objects.select_related("version"))
     mine = Model.stars.through.objects.filter(model_id=OuterRef("pk"), user_id=user.pk)
@@ -99,7 +99,7 @@ def measurements_of(artifacts: list[Artifact]) -> list[dict[str, Any]]:
         measured = latest[artifact.pk]
         if measured is None:
             continue
-        base = latest.get(artifact.parent_id)
+        base = latest.get(artifact.parent_id or 0)
         rows.append(
             {
                 "artifact": artifact,

@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import InvalidPage
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.safestring import mark_safe
@@ -17,7 +17,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from registry import comparison, forms, lineage, markdown, selectors, services, snippets
 from registry.models import Task, Version
-from slipway.accounts.pages import act, attempt, number, posted, project_of, show_failure
+from slipway.accounts.pages import SignedIn, act, attempt, number, posted, project_of, show_failure
 from slipway.environment import environment
 
 TABS = {
@@ -34,7 +34,7 @@ TABS = {
 
 @login_required
 @require_GET
-def models(request: HttpRequest) -> HttpResponse:
+def models(request: SignedIn) -> HttpResponse:
     """The table of models."""
     project = project_of(request)
     page = selectors.models_page(request.user, project, request.GET)
@@ -48,7 +48,7 @@ def models(request: HttpRequest) -> HttpResponse:
 
 @login_required
 @require_http_methods(["GET", "POST"])
-def model_new(request: HttpRequest) -> HttpResponse:
+def model_new(request: SignedIn) -> HttpResponse:
     """A model without versions."""
     initial = {"project": request.GET.get("project"), "task": Task.TABULAR_CLASSIFICATION}
     form = forms.ModelForm(request.user, posted(request), initial=initial)
@@ -62,7 +62,7 @@ def model_new(request: HttpRequest) -> HttpResponse:
 
 @login_required
 @require_GET
-def upload(request: HttpRequest) -> HttpResponse:
+def upload(request: SignedIn) -> HttpResponse:
     """Drop an ONNX file; the module of the page streams it to the API."""
     initial = {
         "project": request.GET.get("project"),
@@ -76,7 +76,7 @@ def upload(request: HttpRequest) -> HttpResponse:
 
 @login_required
 @require_GET
-def model(request: HttpRequest, pk: int) -> HttpResponse:
+def model(request: SignedIn, pk: int) -> HttpResponse:
     """A model with its versions."""
     row = selectors.model_get(request.user, pk)
     page = selectors.versions_page(row, request.GET.get("before"), request.GET.get("state", ""))
@@ -87,7 +87,7 @@ def model(request: HttpRequest, pk: int) -> HttpResponse:
 
 @login_required
 @require_http_methods(["GET", "POST"])
-def model_edit(request: HttpRequest, pk: int) -> HttpResponse:
+def model_edit(request: SignedIn, pk: int) -> HttpResponse:
     """Task, description and tags."""
     row = selectors.model_get(request.user, pk)
     initial = {"task": row.task, "description": row.description, "tags": ", ".join(row.tags)}
@@ -104,7 +104,7 @@ def model_edit(request: HttpRequest, pk: int) -> HttpResponse:
 
 @login_required
 @require_POST
-def model_star(request: HttpRequest, pk: int) -> HttpResponse:
+def model_star(request: SignedIn, pk: int) -> HttpResponse:
     """Puts a model on the person's own list, or takes it off."""
     row = selectors.model_get(request.user, pk)
     return act(
@@ -117,7 +117,7 @@ def model_star(request: HttpRequest, pk: int) -> HttpResponse:
 
 @login_required
 @require_POST
-def model_archive(request: HttpRequest, pk: int) -> HttpResponse:
+def model_archive(request: SignedIn, pk: int) -> HttpResponse:
     """Hides a model from the list, or brings it back; nothing is deleted."""
     row = selectors.model_get(request.user, pk)
     archived = row.archived_at is None
@@ -132,7 +132,7 @@ def model_archive(request: HttpRequest, pk: int) -> HttpResponse:
 
 @login_required
 @require_GET
-def version(request: HttpRequest, pk: int, tab: str = "overview") -> HttpResponse:
+def version(request: SignedIn, pk: int, tab: str = "overview") -> HttpResponse:
     """A version; its tabs have addresses."""
     if tab not in TABS:
         raise Http404
@@ -183,7 +183,7 @@ def _tab(row: Version, artifacts: list[Any], tab: str) -> dict[str, Any]:
 
 @login_required
 @require_http_methods(["GET", "POST"])
-def version_export(request: HttpRequest, pk: int) -> HttpResponse:
+def version_export(request: SignedIn, pk: int) -> HttpResponse:
     """Chooses formats and starts one export job for each."""
     row = selectors.version_get(request.user, pk)
     form = forms.ExportForm(row.framework, posted(request))
@@ -199,7 +199,7 @@ def version_export(request: HttpRequest, pk: int) -> HttpResponse:
 
 @login_required
 @require_http_methods(["GET", "POST"])
-def version_optimize(request: HttpRequest, pk: int) -> HttpResponse:
+def version_optimize(request: SignedIn, pk: int) -> HttpResponse:
     """Chooses an artifact and a method and starts an optimize job."""
     row = selectors.version_get(request.user, pk)
     artifacts = selectors.artifacts_of(row)
@@ -218,7 +218,7 @@ def version_optimize(request: HttpRequest, pk: int) -> HttpResponse:
 
 @login_required
 @require_http_methods(["GET", "POST"])
-def version_alias(request: HttpRequest, pk: int) -> HttpResponse:
+def version_alias(request: SignedIn, pk: int) -> HttpResponse:
     """Points an alias at this version."""
     row = selectors.version_get(request.user, pk)
     form = forms.AliasForm(posted(request))
@@ -234,7 +234,7 @@ def version_alias(request: HttpRequest, pk: int) -> HttpResponse:
 
 @login_required
 @require_POST
-def version_alias_remove(request: HttpRequest, pk: int) -> HttpResponse:
+def version_alias_remove(request: SignedIn, pk: int) -> HttpResponse:
     """Takes an alias away; the version stays."""
     row = selectors.version_get(request.user, pk)
     name = request.POST.get("name", "")
@@ -248,7 +248,7 @@ def version_alias_remove(request: HttpRequest, pk: int) -> HttpResponse:
 
 @login_required
 @require_POST
-def version_decide(request: HttpRequest, pk: int) -> HttpResponse:
+def version_decide(request: SignedIn, pk: int) -> HttpResponse:
     """Approves or declines."""
     row = selectors.version_get(request.user, pk)
     approve, note = request.POST.get("approve") == "1", request.POST.get("note", "")[:1000]
@@ -279,7 +279,7 @@ FORMS = {
 }
 
 
-def _version_form(request: HttpRequest, row: Version, form: Any, name: str) -> HttpResponse:
+def _version_form(request: SignedIn, row: Version, form: Any, name: str) -> HttpResponse:
     title, effect = FORMS[name]
     context = {
         "section": "models", "project": row.model.project, "model": row.model, "version": row,
@@ -294,7 +294,7 @@ def _status(form: Any) -> int:
 
 @login_required
 @require_GET
-def compare(request: HttpRequest) -> HttpResponse:
+def compare(request: SignedIn) -> HttpResponse:
     """Two to five versions side by side; the first one is the base."""
     ids = [number(text) for text in request.GET.getlist("v")]
     try:
@@ -311,7 +311,7 @@ def compare(request: HttpRequest) -> HttpResponse:
 
 @login_required
 @require_GET
-def datasets(request: HttpRequest) -> HttpResponse:
+def datasets(request: SignedIn) -> HttpResponse:
     """Content-addressed rows."""
     project = project_of(request)
     page = selectors.datasets_page(request.user, project, request.GET.get("before"))

@@ -24,12 +24,15 @@ async function refresh(element) {
   if (!element.isConnected) return;
   if (document.querySelector(":popover-open.confirm")) { setTimeout(refresh, 1000, element); return; } // not under a person's hands
   const known = new Set([...element.querySelectorAll("[data-row]")].map((row) => row.dataset.row));
+  const unfolded = [...element.querySelectorAll("details")].map((one) => one.open);
   const selector = `#${CSS.escape(element.id)}`;
   await window.htmx.ajax("GET", element.dataset.liveUrl || location.pathname + location.search, {
     source: element, target: element, select: selector, swap: "outerMorph ignoreTitle:true",
   });
   const now = document.querySelector(selector);
-  if (now) fresh(now, known);
+  if (!now) return;
+  [...now.querySelectorAll("details")].forEach((one, index) => { one.open = unfolded[index] ?? one.open; });
+  fresh(now, known);
 }
 
 function schedule(element, topic) {

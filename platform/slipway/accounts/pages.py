@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -12,8 +12,15 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from slipway.accounts import policy
-from slipway.accounts.models import Project
+from slipway.accounts.models import Project, User
 from slipway.api.problems import describe
+
+
+class SignedIn(HttpRequest):
+    """The request of a page behind `login_required`."""
+
+    user: User  # type: ignore[assignment]
+
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Model)
@@ -71,9 +78,10 @@ def posted(request: HttpRequest) -> Any:
     return request.POST if request.method == "POST" else None
 
 
-def show_failure(form: Any, failure: Failure) -> None:
+def show_failure(form: Any, failure: Failure | None) -> None:
     """Puts a refusal beside the field at fault, or on top of the form."""
-    form.add_error(failure.field if failure.field in form.fields else None, failure.text)
+    if failure is not None:
+        form.add_error(failure.field if failure.field in form.fields else None, failure.text)
 
 
 def project_of(request: HttpRequest) -> Project | None:
@@ -104,7 +112,7 @@ class Slice(Generic[T]):
     rows: list[T]
     next: Any = None
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[T]:
         return iter(self.rows)
 
     def __len__(self) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -16,7 +16,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from slipway.accounts import forms, policy, selectors, services
 from slipway.accounts.models import Role, User
-from slipway.accounts.pages import act, attempt, posted, project_of, show_failure
+from slipway.accounts.pages import SignedIn, act, attempt, posted, project_of, show_failure
 from slipway.api.problems import Problem
 
 ACTIONS = {
@@ -31,7 +31,7 @@ ACTIONS = {
 
 @login_required
 @require_http_methods(["GET", "POST"])
-def members(request: HttpRequest) -> HttpResponse:
+def members(request: SignedIn) -> HttpResponse:
     """Members of the person's projects, what the roles may do, and the form for a new project."""
     form = forms.ProjectForm(posted(request))
     if request.method == "POST" and form.is_valid():
@@ -51,7 +51,7 @@ def members(request: HttpRequest) -> HttpResponse:
 
 @login_required
 @require_POST
-def member_set(request: HttpRequest, slug: str) -> HttpResponse:
+def member_set(request: SignedIn, slug: str) -> HttpResponse:
     """Gives a user a role in a project."""
     project = selectors.project_get(request.user, slug)
     form = forms.MemberForm(request.POST)
@@ -60,7 +60,7 @@ def member_set(request: HttpRequest, slug: str) -> HttpResponse:
     return act(request, lambda: _member_set(request, project, form), done, reverse("settings"))
 
 
-def _member_set(request: HttpRequest, project: Any, form: forms.MemberForm) -> Any:
+def _member_set(request: SignedIn, project: Any, form: forms.MemberForm) -> Any:
     policy.require(request.user, policy.ADMIN, project)  # before a name is looked up: it must not tell who exists
     if not form.is_valid():
         raise Problem(_("Give a user name and one of the roles."), field="username")
@@ -73,7 +73,7 @@ def _member_set(request: HttpRequest, project: Any, form: forms.MemberForm) -> A
 @login_required
 @never_cache
 @require_http_methods(["GET", "POST"])
-def tokens(request: HttpRequest) -> HttpResponse:
+def tokens(request: SignedIn) -> HttpResponse:
     """The person's tokens; a new one is shown once, on this answer."""
     form, made = forms.TokenForm(posted(request)), ""
     if request.method == "POST" and form.is_valid():
@@ -92,7 +92,7 @@ def tokens(request: HttpRequest) -> HttpResponse:
     return render(request, "accounts/tokens.html", context, status=422 if form.is_bound and form.errors else 200)
 
 
-def _token(request: HttpRequest, form: forms.TokenForm) -> str:
+def _token(request: SignedIn, form: forms.TokenForm) -> str:
     values = form.cleaned_data
     _row, text = services.token_create(
         user=request.user, name=values["name"], scope=values["scope"], expires_at=form.expires_at()
@@ -102,7 +102,7 @@ def _token(request: HttpRequest, form: forms.TokenForm) -> str:
 
 @login_required
 @require_POST
-def token_revoke(request: HttpRequest, pk: int) -> HttpResponse:
+def token_revoke(request: SignedIn, pk: int) -> HttpResponse:
     """Deletes one of the person's own tokens."""
     return act(
         request,
@@ -114,6 +114,6 @@ def token_revoke(request: HttpRequest, pk: int) -> HttpResponse:
 
 @login_required
 @require_GET
-def language(request: HttpRequest) -> HttpResponse:
+def language(request: SignedIn) -> HttpResponse:
     """Language and theme."""
     return render(request, "accounts/language.html", {"section": "settings", "tab": "language"})

@@ -10,14 +10,14 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from slipway.accounts.pages import act, newest, project_of
+from slipway.accounts.pages import SignedIn, act, newest, project_of
 from slipway.audit import services as audit
 from slipway.dashboard import selectors
 
 
 @login_required
 @require_GET
-def home(request: HttpRequest) -> HttpResponse:
+def home(request: SignedIn) -> HttpResponse:
     """What serves, what needs attention, what happened."""
     project = project_of(request)
     attention = selectors.needs_attention(request.user, project)
@@ -40,21 +40,21 @@ def home(request: HttpRequest) -> HttpResponse:
 
 @login_required
 @require_GET
-def search(request: HttpRequest) -> JsonResponse:
+def search(request: SignedIn) -> JsonResponse:
     """What the palette shows."""
     return JsonResponse({"results": selectors.search(request.user, request.GET.get("q", ""))})
 
 
 @login_required
 @require_GET
-def counts(request: HttpRequest) -> JsonResponse:
+def counts(request: SignedIn) -> JsonResponse:
     """Numbers for the navigation, the top bar and the favicon."""
     return JsonResponse(selectors.shell_counts(request.user))
 
 
 @login_required
 @require_GET
-def audit_page(request: HttpRequest) -> HttpResponse:
+def audit_page(request: SignedIn) -> HttpResponse:
     """Who did what, newest first."""
     project = project_of(request)
     rows = selectors.audit_entries(request.user, project)
@@ -67,7 +67,7 @@ def audit_page(request: HttpRequest) -> HttpResponse:
 
 @login_required
 @require_POST
-def audit_check(request: HttpRequest) -> HttpResponse:
+def audit_check(request: SignedIn) -> HttpResponse:
     """Reads the whole chain and says whether every link holds."""
     if not request.user.is_superuser:
         raise PermissionDenied(_("Only an administrator of this installation can check the whole chain."))
@@ -80,7 +80,7 @@ def audit_check(request: HttpRequest) -> HttpResponse:
     return render(request, "dashboard/audit.html", _broken(request, text), status=409)
 
 
-def _broken(request: HttpRequest, text: str) -> dict[str, object]:
+def _broken(request: SignedIn, text: str) -> dict[str, object]:
     rows = selectors.audit_entries(request.user, None)
     return {"section": "settings", "tab": "audit", "project": None, "broken": text, "page": newest(rows, None)}
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from django.contrib.auth.decorators import login_required
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from slipway.accounts.pages import act, number, project_of
+from slipway.accounts.pages import SignedIn, act, number, project_of
 from slipway.jobs import selectors, services
 from slipway.jobs.models import Job, JobLog, State
 
 
 @login_required
 @require_GET
-def jobs(request: HttpRequest) -> HttpResponse:
+def jobs(request: SignedIn) -> HttpResponse:
     """Jobs by state, kind and queue; the address holds the filters."""
     project = project_of(request)
     counts = selectors.state_counts(request.user, project)
@@ -35,7 +35,7 @@ def jobs(request: HttpRequest) -> HttpResponse:
 
 @login_required
 @require_GET
-def job(request: HttpRequest, pk: int) -> HttpResponse:
+def job(request: SignedIn, pk: int) -> HttpResponse:
     """One job."""
     row = selectors.job_get(request.user, pk)
     lines, earlier = selectors.log_lines(row, line=number(request.GET.get("line"), 2**63 - 1))
@@ -54,7 +54,7 @@ def job(request: HttpRequest, pk: int) -> HttpResponse:
 
 @login_required
 @require_GET
-def job_log(request: HttpRequest, pk: int) -> HttpResponse:
+def job_log(request: SignedIn, pk: int) -> HttpResponse:
     """Lines after a cursor, as rows for the page."""
     row = selectors.job_get(request.user, pk)
     lines, _earlier = selectors.log_lines(row, after=number(request.GET.get("after"), 2**63 - 1) or 0)
@@ -63,7 +63,7 @@ def job_log(request: HttpRequest, pk: int) -> HttpResponse:
 
 @login_required
 @require_GET
-def job_log_text(request: HttpRequest, pk: int) -> StreamingHttpResponse:
+def job_log_text(request: SignedIn, pk: int) -> StreamingHttpResponse:
     """The whole log as a text file."""
     row = selectors.job_get(request.user, pk)
     answer = StreamingHttpResponse(_text(row), content_type="text/plain; charset=utf-8")
@@ -78,7 +78,7 @@ def _text(row: Job) -> Iterator[str]:
 
 @login_required
 @require_POST
-def job_cancel(request: HttpRequest, pk: int) -> HttpResponse:
+def job_cancel(request: SignedIn, pk: int) -> HttpResponse:
     """Asks a job to stop."""
     row = selectors.job_get(request.user, pk)
     done = _("Asked to stop.")
@@ -87,7 +87,7 @@ def job_cancel(request: HttpRequest, pk: int) -> HttpResponse:
 
 @login_required
 @require_POST
-def job_retry(request: HttpRequest, pk: int) -> HttpResponse:
+def job_retry(request: SignedIn, pk: int) -> HttpResponse:
     """Puts a failed or cancelled job back into its queue."""
     row = selectors.job_get(request.user, pk)
     done = _("Back in its queue.")
