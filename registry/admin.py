@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from django.contrib import admin
+from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 
 from registry.models import Alias, Artifact, Dataset, Measurement, Model, Version
 from slipway.api.admin import ReadOnlyAdmin
 
 
+class NoAdding(ModelAdmin):
+    """For rows that are made by services and may be corrected here."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+
 @admin.register(Model)
-class ModelAdminPage(ModelAdmin):
+class ModelAdminPage(NoAdding):
     list_display = ["name", "project", "task", "last_number", "mlflow_name", "archived_at"]
     list_filter = ["project", "task"]
     search_fields = ["name", "mlflow_name"]
@@ -28,7 +36,7 @@ class VersionAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Alias)
-class AliasAdmin(ModelAdmin):
+class AliasAdmin(NoAdding):
     """Protecting an alias is an administrator's business; pointing it is done on the model's page."""
 
     list_display = ["model", "name", "version", "protected"]

@@ -166,7 +166,7 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["slipway.accounts.permissions.ProjectPermission"],
     "DEFAULT_RENDERER_CLASSES": ["slipway.api.renderers.OrjsonRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["slipway.api.parsers.JSONParser"],
     "DEFAULT_PAGINATION_CLASS": "slipway.api.pagination.Cursor",
     "DEFAULT_FILTER_BACKENDS": ["slipway.api.filters.ListFilter"],
     "DEFAULT_SCHEMA_CLASS": "slipway.api.schema.ProblemSchema",
@@ -195,7 +195,20 @@ SPECTACULAR_SETTINGS = {
     },
 }
 
-UNFOLD = {"SITE_TITLE": "Slipway", "SITE_HEADER": "Slipway", "SITE_SYMBOL": "sailing", "SITE_URL": "/"}
+UNFOLD = {
+    "SITE_TITLE": "Slipway",
+    "SITE_HEADER": "Slipway",
+    "SITE_SYMBOL": "sailing",
+    "SITE_URL": "/",
+    # The accent of the dashboard's token sheet, from light to dark.
+    "COLORS": {
+        "primary": {
+            "50": "#f0fdfa", "100": "#ccfbf1", "200": "#99f6e4", "300": "#5eead4", "400": "#2dd4bf",
+            "500": "#14b8a6", "600": "#0f766e", "700": "#0f766e", "800": "#115e59", "900": "#134e4a",
+            "950": "#042f2e",
+        }
+    },
+}  # fmt: skip
 
 
 # Celery: Redis is only a doorbell, so nothing here tries to make it durable.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from django.contrib import admin
 from django.urls import include, path
+from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 from slipway.health import healthz
 
 urlpatterns = [
     path("healthz", healthz, name="healthz"),
+    path("favicon.ico", RedirectView.as_view(url="/static/slipway/mark.svg")),
     path("admin/", admin.site.urls),
     path("api/v1/", include("slipway.api_urls")),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),

@@ -45,6 +45,7 @@ def environment(*, postgres: Postgres | None, redis: Redis | None, mlflow_port: 
         "MLFLOW_BACKEND_STORE_URI": store,
         "MLFLOW_ARTIFACTS_DESTINATION": _given("SLIPWAY_ARTIFACTS_DESTINATION") or str(paths.mlflow_artifacts()),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
         **_usable_home(),
