@@ -178,3 +178,15 @@ def test_measurement_says_so_when_columns_do_not_fit(task: Task, digits_onnx: Pa
     (tmp_path / "r.csv").write_text("a,target\n1,2\n")
     with pytest.raises(EngineError, match="1 columns do not fit"):
         task(MEASURE, {}, model=digits_onnx, rows=tmp_path / "r.csv")
+
+
+def test_speed_is_measured_on_invented_rows_when_there_are_none(tmp_path: Path) -> None:
+    from engine.evaluate.tasks import measure
+    from tests.e2e.small import classifier
+
+    model = tmp_path / "model.onnx"
+    model.write_bytes(classifier(seed=1))
+    params = {"task": "tabular-classification", "rounds": 1}
+    measured = measure(params=params, inputs={"model": model, "reference": model}, out=tmp_path)
+    assert measured["metrics"] == {} and measured["reference"]["metrics"] == {}
+    assert measured["latency_ms"]["p50"] > 0 and measured["ratio_to_reference"] > 0
