@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import django_filters
+from django.db import transaction
 from django.db.models import Prefetch, QuerySet
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, viewsets
@@ -19,7 +20,7 @@ from registry.models import Artifact
 from slipway.accounts import policy
 from slipway.accounts.lookups import project_named
 from slipway.api.problems import Problem
-from slipway.api.views import IdempotentCreate, etag_of, require_match
+from slipway.api.views import IdempotentCreate, etag_of, locked, require_match
 
 
 def artifact_for(user: Any, pk: int) -> Artifact:
@@ -79,8 +80,9 @@ class EndpointViewSet(IdempotentCreate, mixins.ListModelMixin, mixins.RetrieveMo
         return self._answer(endpoint.pk, 201)
 
     @extend_schema(responses={204: None})
+    @transaction.atomic
     def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        endpoint = self.get_object()
+        endpoint = locked(self.get_object())
         require_match(request, endpoint)
         services.endpoint_delete(actor=request.user, endpoint=endpoint)
         return Response(status=204)
@@ -101,9 +103,10 @@ class EndpointViewSet(IdempotentCreate, mixins.ListModelMixin, mixins.RetrieveMo
 
     @extend_schema(request=shapes.Weights, responses=shapes.EndpointSerializer)
     @action(detail=True, methods=["put"])
+    @transaction.atomic
     def weights(self, request: Request, pk: str) -> Response:
         """Sets the weights of the loaded deployments by hand (not while a rollout moves them)."""
-        endpoint = self.get_object()
+        endpoint = locked(self.get_object())
         require_match(request, endpoint)
         shape = shapes.Weights(data=request.data)
         shape.is_valid(raise_exception=True)

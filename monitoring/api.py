@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+from django.db import transaction
 from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
@@ -12,7 +13,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import mixins, viewsets
 from rest_framework.decorators import action
-from rest_framework.parsers import BaseParser, JSONParser
+from rest_framework.parsers import BaseParser
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -27,8 +28,9 @@ from registry.models import Model
 from slipway.accounts import policy as access
 from slipway.accounts.permissions import ServingPermission
 from slipway.api.params import int_param
+from slipway.api.parsers import JSONParser
 from slipway.api.problems import Problem
-from slipway.api.views import IdempotentCreate, etag_of, require_match
+from slipway.api.views import IdempotentCreate, etag_of, locked, require_match
 
 HOOK_BODY_LIMIT = 64 * 1024
 
@@ -120,8 +122,9 @@ class PolicyViewSet(IdempotentCreate, mixins.ListModelMixin, mixins.RetrieveMode
         )
 
     @extend_schema(request=shapes.PolicyChange, responses=shapes.PolicySerializer)
+    @transaction.atomic
     def partial_update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        row = self.get_object()
+        row = locked(self.get_object())
         require_match(request, row)
         shape = shapes.PolicyChange(data=request.data)
         shape.is_valid(raise_exception=True)

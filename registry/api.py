@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import django_filters
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import FileResponse
 from django.urls import reverse
@@ -22,7 +23,7 @@ from registry.models import Artifact, Dataset, Model, Version
 from slipway.accounts import policy
 from slipway.accounts.lookups import project_named
 from slipway.api.problems import Problem
-from slipway.api.views import IdempotentCreate, RowList, etag_of, require_match
+from slipway.api.views import IdempotentCreate, RowList, etag_of, locked, require_match
 from slipway.jobs.serializers import JobSerializer
 
 LATEST = 5
@@ -83,6 +84,7 @@ class ModelViewSet(
             **{key: shape.validated_data[key] for key in ("project", "name")},
             task=shape.validated_data.get("task", "other"),
             description=shape.validated_data.get("description", ""),
+            tags=shape.validated_data.get("tags"),
         )
         return Response(
             shapes.ModelSerializer(model).data,
@@ -91,8 +93,9 @@ class ModelViewSet(
         )
 
     @extend_schema(request=shapes.ModelChange, responses=shapes.ModelSerializer)
+    @transaction.atomic
     def partial_update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        model = self.get_object()
+        model = locked(self.get_object())
         require_match(request, model)
         shape = shapes.ModelChange(data=request.data)
         shape.is_valid(raise_exception=True)

@@ -95,6 +95,7 @@ class VersionDetailSerializer(VersionSerializer):
 class ModelSerializer(serializers.ModelSerializer):
     project = serializers.SlugRelatedField(slug_field="slug", queryset=Project.objects.none())
     aliases = AliasSerializer(many=True, read_only=True)
+    tags = serializers.ListField(child=serializers.CharField(max_length=60), required=False, max_length=50)
 
     class Meta:
         model = Model

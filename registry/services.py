@@ -45,10 +45,13 @@ def model_create(
     task: str = Task.OTHER,
     description: str = "",
     mlflow_name: str | None = None,
+    tags: list[str] | None = None,
 ) -> Model:
     """Makes a model without versions."""
     policy.require(actor, policy.WRITE, project)
-    model = Model(project=project, name=name, task=task, description=description, mlflow_name=mlflow_name)
+    model = Model(
+        project=project, name=name, task=task, description=description, mlflow_name=mlflow_name, tags=tags or []
+    )
     model.full_clean()
     model.save()
     record(actor=actor, action="model.create", target=model, project_id=project.pk, name=name)

@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from django.test import AsyncClient, Client
 from django.utils import timezone
 
-from deployments import desired, serving_api, services
+from deployments import desired, services, serving_api
 from deployments.models import Endpoint
 from registry import storage
 from slipway.accounts import services as accounts

@@ -30,8 +30,22 @@ class RequestId:
         request.META["HTTP_X_REQUEST_ID"] = request.request_id
         structlog.contextvars.bind_contextvars(request_id=request.request_id)
         response = self.get_response(request)
+        if request.path.startswith("/api/v1/") and response.status_code >= 400:
+            response = as_problem(request, response)
         response["X-Request-Id"] = request.request_id
         return response
+
+
+def as_problem(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    """What Django itself refused (an address without a view, a bad host) as a problem like every other."""
+    if response.get("Content-Type", "") == problems.CONTENT_TYPE:
+        return response
+    status = response.status_code
+    title = problems.TITLES.get(status, response.reason_phrase)
+    answer = problems.response(request, status, f"{title}.", title.lower().replace(" ", "_"))
+    if "Allow" in response:
+        answer["Allow"] = response["Allow"]
+    return answer
 
 
 class DatabaseAway:

@@ -10,9 +10,9 @@ import uuid
 from typing import Any
 
 import structlog
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.core.exceptions import ValidationError as DjangoValidationError
-from django.db import InterfaceError, OperationalError
+from django.db import IntegrityError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
 from pydantic import ValidationError as PydanticValidationError
 from rest_framework import exceptions
@@ -23,6 +23,7 @@ from engine.errors import EngineError
 log = structlog.get_logger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
+UNIQUE_VIOLATION = "23505"
 TITLES = {
     400: "Bad request",
     401: "Not signed in",
@@ -149,6 +150,10 @@ def describe(error: Exception) -> tuple[int, str, str, list[dict[str, str]]] | N
         return 404, "There is nothing here, or it is not yours to see.", "not_found", []
     if isinstance(error, PermissionDenied):
         return 403, str(error) or "Your role does not allow this.", "permission_denied", []
+    if isinstance(error, RequestDataTooBig):
+        return 413, "The body is too large.", "too_large", []
+    if isinstance(error, IntegrityError) and getattr(error.__cause__, "pgcode", "") == UNIQUE_VIOLATION:
+        return 409, "Somebody else did the same at the same moment. Read it again.", "conflict", []
     if isinstance(error, OperationalError | InterfaceError):
         return 503, "The database does not answer. Try again in a few seconds.", "database_away", []
     return None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from django.db import IntegrityError, transaction
+from django.db.models import Model
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from slipway.api.models import IdempotencyRecord
 from slipway.api.problems import Conflict, Problem
+
+M = TypeVar("M", bound=Model)
 
 
 def etag_of(row: Any) -> str:
@@ -38,6 +41,11 @@ class RowList:
         view: Any = self
         rows = view.filter_queryset(view.get_queryset()).values(*view.get_serializer_class().Meta.fields)
         return view.get_paginated_response(view.paginate_queryset(rows))
+
+
+def locked(row: M) -> M:
+    """The row read anew under a lock: what `require_match` then finds stays true until the transaction ends."""
+    return type(row)._default_manager.select_for_update(no_key=True).get(pk=row.pk)
 
 
 class IdempotentCreate:
