@@ -49,7 +49,7 @@ class Api:
                 "Accept": "application/json",
                 **({"Authorization": f"Bearer {token}"} if token else {}),
             },
-            timeout=httpx.Timeout(60, connect=5),
+            timeout=httpx.Timeout(60, connect=10),
             trust_env=not is_loopback(self.connection.url),
         )
 

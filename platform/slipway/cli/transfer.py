@@ -98,7 +98,7 @@ def upload(api: Api, path: Path, *, model: str, task: str | None, project: str |
                     "Content-Length": str(body.size),
                     "Idempotency-Key": uuid.uuid4().hex,
                 },
-                timeout=httpx.Timeout(900, connect=5),
+                timeout=httpx.Timeout(900, connect=10),
             )
             check(response)
             return dict(decoded(response))
