@@ -31,6 +31,8 @@ KEEP_ALIVE_SECONDS = 15.0
 LIFETIME_SECONDS = 600.0  # then the browser comes again, and who it is and may see is read again
 QUEUE_SIZE = 256
 RECONNECT_SECONDS = 2.0
+# More open pages than a person has; without a bound one account could use up the process's connections.
+PAGES_OF_ONE = 40
 
 
 @dataclass(eq=False)
@@ -38,6 +40,7 @@ class Client:
     """One open page: the projects it may hear (None is all) and what it has not been sent yet."""
 
     projects: frozenset[int] | None
+    user: int = 0
     queue: asyncio.Queue[bytes] = field(default_factory=lambda: asyncio.Queue(QUEUE_SIZE))
 
     def offer(self, project: int | None, frame: bytes) -> None:
@@ -149,7 +152,9 @@ async def events(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
     user = await aget_user(request)
     if not user.is_authenticated:
         return problems.response(request, 401, "Sign in to follow changes.", "not_authenticated")
-    client = Client(await sync_to_async(_projects)(user))
+    client = Client(await sync_to_async(_projects)(user), user.pk)
+    if sum(other.user == user.pk for other in hub().clients) >= PAGES_OF_ONE:
+        return problems.response(request, 429, "Too many open pages follow changes; close some.", "too_many_streams")
     return StreamingHttpResponse(
         _frames(client),
         content_type="text/event-stream",
