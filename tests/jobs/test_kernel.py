@@ -204,6 +204,15 @@ def test_due_job_is_rung_once_a_while_when_messages_are_lost(project, declare_ki
     assert leases.due_unrung() == []
 
 
+def test_due_jobs_are_rung_in_their_order_when_many_wait(project, declare_kind) -> None:
+    declare_kind("t-order", lambda job, params: Done(), Params)
+    jobs = [services.submit("t-order", project=project, params={}) for _ in range(12)]
+    # A row that was touched lately lies elsewhere in the table.
+    for job in jobs[::3]:
+        Job.objects.filter(pk=job.pk).update(reason="touched")
+    assert [row[0] for row in leases.due_unrung()] == [job.pk for job in jobs]
+
+
 def test_constraint_refuses_running_job_when_it_has_no_lease(project) -> None:
     from django.db import IntegrityError
 

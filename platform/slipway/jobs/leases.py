@@ -162,16 +162,18 @@ def expired_settle(limit: int = 200) -> int:
 
 
 def due_unrung(per_queue: int = 50, quiet: dt.timedelta = dt.timedelta(seconds=10)) -> list[tuple[int, str, str]]:
-    """(id, queue, kind) of due jobs whose ring may have been lost; marks them as rung."""
+    """(id, queue, kind) of due jobs whose ring may have been lost, the longest due first; marks them as rung."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            UPDATE jobs_job SET rung_at = now() WHERE id IN (
-                SELECT id FROM (
-                    SELECT id, rung_at, row_number() OVER (PARTITION BY queue ORDER BY available_at, id) AS place
-                    FROM jobs_job WHERE state = 'queued' AND available_at <= now()
-                ) due WHERE place <= %s AND (rung_at IS NULL OR rung_at < now() - %s)
-            ) RETURNING id, queue, kind
+            WITH rung AS (
+                UPDATE jobs_job SET rung_at = now() WHERE id IN (
+                    SELECT id FROM (
+                        SELECT id, rung_at, row_number() OVER (PARTITION BY queue ORDER BY available_at, id) AS place
+                        FROM jobs_job WHERE state = 'queued' AND available_at <= now()
+                    ) due WHERE place <= %s AND (rung_at IS NULL OR rung_at < now() - %s)
+                ) RETURNING id, queue, kind, available_at
+            ) SELECT id, queue, kind FROM rung ORDER BY available_at, id
             """,
             [per_queue, quiet],
         )
