@@ -8,6 +8,7 @@ import hashlib
 import hmac
 from typing import Any
 
+import structlog
 from celery.schedules import ParseException, crontab
 from django.conf import settings
 from django.db import transaction
@@ -23,17 +24,20 @@ from slipway.api.problems import Conflict, Problem
 from slipway.audit.services import record
 from slipway.jobs.services import submit
 
-CRON_FIELDS = 5
+log = structlog.get_logger(__name__)
+
+CRON_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
 
 
 def cron_parse(text: str) -> crontab:
     """A five-field cron expression as Celery's schedule; refuses what does not parse."""
     fields = text.split()
-    if len(text) > 100 or len(fields) != CRON_FIELDS:
+    if len(text) > 100 or len(fields) != len(CRON_FIELDS) or not text.isascii():
         raise Problem("A cron expression has five fields: minute hour day month weekday.", field="cron")
     try:
-        return crontab(*fields)
-    except (ParseException, ValueError) as error:
+        # Named, because Celery's own order has the weekday third.
+        return crontab(**dict(zip(CRON_FIELDS, fields, strict=True)))
+    except (ParseException, ValueError, TypeError, OverflowError, MemoryError) as error:
         raise Problem(f"This cron expression is not valid: {error}", field="cron") from error
 
 
@@ -174,7 +178,12 @@ def policies_due(*, now: dt.datetime | None = None) -> int:
     now = (now or timezone.now()).astimezone(dt.UTC)
     for policy in Policy.objects.filter(enabled=True).exclude(cron="").select_related("model__project"):
         minute = now.replace(second=0, microsecond=0)
-        if minute < policy.created_at or not cron_matches(cron_parse(policy.cron), minute):
+        try:
+            due = minute >= policy.created_at and cron_matches(cron_parse(policy.cron), minute)
+        except Problem as error:  # one that nobody can read must not hold up the others
+            log.warning("policy_unreadable", policy=policy.pk, error=str(error))
+            continue
+        if not due:
             continue
         key = f"cron:{minute.isoformat()}"
         if Firing.objects.filter(policy=policy, key=key).exists():

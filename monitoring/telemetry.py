@@ -8,13 +8,18 @@ from typing import Annotated
 import orjson
 from django.db import connection, transaction
 from django.utils import timezone
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from deployments.models import Deployment, Server
 from slipway import events
 
 Count = Annotated[int, Field(ge=0, le=10**9)]
+Serial = Annotated[int, Field(ge=0, le=2**62)]
+# PostgreSQL stores no NUL, and half a surrogate pair is no text at all.
+Text = Annotated[str, AfterValidator(lambda text: text.replace("\x00", "").encode("utf-8", "replace").decode())]
 SECONDS = 5
+LAST_START = 250_000_000_000  # in the year 9892: the calendar ends soon after
+LARGEST = 2**31 - 1
 
 
 class WindowReport(BaseModel):
@@ -23,20 +28,20 @@ class WindowReport(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     deployment: Annotated[str, Field(pattern=r"^\d{1,18}$")]
-    start: Annotated[int, Field(ge=0, le=2**40, multiple_of=SECONDS)]
+    start: Annotated[int, Field(ge=0, le=LAST_START, multiple_of=SECONDS)]
     requests: Count
     errors: Count
     latency: Annotated[dict[Annotated[str, Field(pattern=r"^\d{1,3}$")], Count], Field(max_length=300)] = {}
-    outputs: Annotated[dict[str, Annotated[dict[str, Count], Field(max_length=65)]], Field(max_length=8)] = {}
+    outputs: Annotated[dict[Text, Annotated[dict[Text, Count], Field(max_length=65)]], Field(max_length=8)] = {}
 
 
 class DeploymentReport(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     state: Annotated[str, Field(pattern="^(loading|ready|failed|draining)$")]
-    reason: Annotated[str, Field(max_length=2000)] = ""
-    sha256: Annotated[str, Field(max_length=64)] = ""
-    memory_bytes: Annotated[int, Field(ge=0)] = 0
+    reason: Annotated[Text, Field(max_length=2000)] = ""
+    sha256: Annotated[Text, Field(max_length=64)] = ""
+    memory_bytes: Serial = 0
 
 
 class Report(BaseModel):
@@ -46,9 +51,9 @@ class Report(BaseModel):
 
     instance: Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[\w.:-]+$")]
     process: Annotated[int, Field(ge=0, le=4096)] = 0
-    seq: Annotated[int, Field(ge=0)]
-    generation: Annotated[int, Field(ge=0)]
-    deployments: Annotated[dict[str, DeploymentReport], Field(max_length=2000)] = {}
+    seq: Serial
+    generation: Serial
+    deployments: Annotated[dict[Text, DeploymentReport], Field(max_length=2000)] = {}
     windows: Annotated[list[WindowReport], Field(max_length=5000)] = []
 
 
@@ -82,7 +87,7 @@ def report_accept(*, report: Report) -> bool:
 
 
 def _ring_endpoints(report: Report) -> None:
-    keys = [int(key) for key in report.deployments if key.isdigit()]
+    keys = [int(key) for key in report.deployments if key.isdecimal()]
     rows = Deployment.objects.filter(pk__in=keys).values_list("endpoint__project_id", "endpoint_id")
     for project_id, endpoint_id in rows.distinct():
         events.ring(project_id, "endpoint", endpoint_id)
@@ -96,8 +101,8 @@ def _window_add(window: WindowReport) -> None:
             INSERT INTO monitoring_window (deployment_id, start, requests, errors, latency, outputs)
             VALUES (%(deployment)s, %(start)s, %(requests)s, %(errors)s, %(latency)s, %(outputs)s)
             ON CONFLICT (deployment_id, start) DO UPDATE SET
-                requests = monitoring_window.requests + excluded.requests,
-                errors = monitoring_window.errors + excluded.errors,
+                requests = least(monitoring_window.requests::bigint + excluded.requests, %(largest)s),
+                errors = least(monitoring_window.errors::bigint + excluded.errors, %(largest)s),
                 latency = counts_added(monitoring_window.latency, excluded.latency),
                 outputs = histograms_added(monitoring_window.outputs, excluded.outputs)
             """,
@@ -107,6 +112,7 @@ def _window_add(window: WindowReport) -> None:
                 "requests": window.requests,
                 "errors": min(window.errors, window.requests),
                 "latency": orjson.dumps(window.latency).decode(),
-                "outputs": orjson.dumps(window.outputs).decode().replace("\\u0000", ""),
+                "outputs": orjson.dumps(window.outputs).decode(),
+                "largest": LARGEST,
             },
         )

@@ -180,6 +180,8 @@ class VersionViewSet(RowList, mixins.ListModelMixin, mixins.RetrieveModelMixin, 
         """Uploads an ONNX file as the raw body: checked in the sandbox, then registered."""
         query = request.query_params
         length = request.META.get("CONTENT_LENGTH") or ""
+        if not length and "HTTP_TRANSFER_ENCODING" in request.META:
+            raise Problem("Send the size of the file as Content-Length.", field="file", status=411, code="length")
         version, sha256 = upload.version_upload(
             actor=request.user,
             project=project_named(request.user, query.get("project")),

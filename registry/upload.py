@@ -20,11 +20,11 @@ from engine import sandbox
 from registry import storage
 from registry.intake import version_from_upload
 from registry.mlflow import gateway
-from registry.models import Task, Version, name_validator
+from registry.models import Model, Task, Version, name_validator
 from slipway import paths
 from slipway.accounts import policy
 from slipway.accounts.models import Project, User
-from slipway.api.problems import Problem
+from slipway.api.problems import Conflict, Problem
 from slipway.environment import environment
 
 CHUNK = 1024 * 1024
@@ -98,9 +98,12 @@ def version_upload(
     policy.require(actor, policy.WRITE, project)
     if not _FILE_NAME.fullmatch(file_name):
         raise Problem("The file name must be plain and end in .onnx.", field="file_name")
-    name_validator(model_name)
+    if not name_validator.regex.fullmatch(model_name):
+        raise Problem(str(name_validator.message), field="model")
     if task and task not in Task.values:
         raise Problem(f"There is no task “{task}”.", field="task")
+    if Model.objects.filter(project=project, name=model_name, archived_at__isnull=False).exists():
+        raise Conflict("This model is archived; restore it before you add versions.", field="model")
     with received(stream, declared) as file:
         with tempfile.TemporaryDirectory(prefix="check-", dir=paths.scratch()) as scratch:
             facts = sandbox.run(

@@ -40,7 +40,8 @@ def post(api: APIClient, path: str, body: Any, **headers: str) -> Any:
 @pytest.mark.parametrize(
     "body",
     [
-        b"{", b"", b"nonsense", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 100_000, b'{"project": NaN}', b"[]", b"null", b'"x"',
+        b"{", b"", b"nonsense", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 100_000, b'{"project": NaN}', b"[]",
+        b"null", b'"x"',
         b'{"project": 1e999, "name": "x"}', b"{\"project\": \"vision\", \"name\": \"x\"} trailing",
         b'{"name": "\\ud800", "project": "vision"}', b'{"name": "a\\u0000b", "project": "vision"}',
         b'{"name": "x", "project": "vision", "description": "a\\u0000b"}',

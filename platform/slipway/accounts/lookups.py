@@ -12,6 +12,8 @@ from slipway.api.problems import Problem
 def project_named(user: Any, slug: str | None) -> Project:
     """The project with this slug; without one the only, or the first, project of the user."""
     rows = policy.projects_of(user)
+    if slug and "\x00" in slug:  # no text that PostgreSQL could look for
+        rows = rows.none()
     project = rows.filter(slug=slug).first() if slug else rows.order_by("id").first()
     if project is None:
         raise Problem(

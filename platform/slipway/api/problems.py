@@ -32,6 +32,7 @@ TITLES = {
     405: "Method not allowed",
     406: "Not acceptable",
     409: "Conflict",
+    411: "Size is missing",
     412: "Changed by somebody else",
     413: "Too large",
     415: "Unsupported media type",
@@ -41,6 +42,7 @@ TITLES = {
     500: "Unexpected error",
     502: "A service behind Slipway failed",
     503: "Not available right now",
+    507: "No room to store it",
 }
 
 

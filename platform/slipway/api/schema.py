@@ -38,7 +38,15 @@ class ProblemSchema(AutoSchema):
             codes += [409, 413]
         if self.method in {"PUT", "PATCH", "DELETE"}:
             codes += [409, 412, 428]
+        if self._matches():
+            codes += [412, 428]
+        if getattr(self.view, "action", "") == "upload":
+            codes += [411, 507]
         return codes
+
+    def _matches(self) -> bool:
+        """What people do to a rollout is a POST that wants `If-Match` too."""
+        return self.method == "POST" and "/rollouts/{" in self.path
 
     def _get_response_bodies(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         bodies = super()._get_response_bodies(*args, **kwargs)
@@ -57,6 +65,6 @@ class ProblemSchema(AutoSchema):
         extra = []
         if self.method == "POST":
             extra.append(OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER))
-        if self.method in {"PUT", "PATCH", "DELETE"}:
+        if self.method in {"PUT", "PATCH", "DELETE"} or self._matches():
             extra.append(OpenApiParameter("If-Match", str, OpenApiParameter.HEADER))
         return [*super().get_override_parameters(), *extra]
