@@ -16,6 +16,12 @@ from slipway.jobs import kinds
 from slipway.jobs.kinds import Handler
 
 
+@pytest.fixture(autouse=True)
+def quick_passwords(settings: Any) -> None:
+    """Slow hashing is right for people and wrong for a thousand fixtures."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
 @pytest.fixture
 def project(db: None) -> Project:
     return Project.objects.create(slug="vision", name="Vision")

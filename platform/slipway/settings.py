@@ -65,6 +65,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "slipway.api.middleware.Gzip",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "slipway.api.middleware.RequestId",
     "django_structlog.middlewares.RequestMiddleware",

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import structlog
 from django.db import InterfaceError, OperationalError, connection
 from django.http import HttpRequest, HttpResponse
+from django.middleware.gzip import GZipMiddleware
 from django.shortcuts import render
 
 from slipway.api import problems
@@ -46,6 +47,17 @@ def as_problem(request: HttpRequest, response: HttpResponse) -> HttpResponse:
     if "Allow" in response:
         answer["Allow"] = response["Allow"]
     return answer
+
+
+class Gzip(GZipMiddleware):
+    """Compresses texts. Streams of events must not wait in a compressor, and model files gain nothing."""
+
+    TEXTS = ("text/html", "text/css", "text/javascript", "application/json", "image/svg+xml")
+
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        if not response.get("Content-Type", "").startswith(self.TEXTS):
+            return response
+        return super().process_response(request, response)
 
 
 class DatabaseAway:

@@ -1,0 +1,233 @@
+"""A person's way through the product in a real browser: sign in, upload, deploy, predict, roll out, roll back.
+
+Chromium is Debian's. Every page on the way is also held to what all pages must be: no script errors, nothing
+that the strict content policy refuses, no accessibility fault that axe finds, no sideways scrolling on a phone.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from tests.e2e.small import classifier
+from tests.e2e.stack import Stack, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+# Faults of these kinds are what WCAG 2.1 AA names; "best practice" rules are opinions.
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    assert program, "No Chromium here; `make test` installs one where it can."
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def password(stack: Stack) -> str:
+    return (stack.home / "secrets" / "admin-password").read_text().strip()
+
+
+class Person:
+    """One signed-in browser window that remembers every complaint of the pages it saw."""
+
+    def __init__(self, context: BrowserContext, stack: Stack) -> None:
+        self.page: Page = context.new_page()
+        self.url = stack.url
+        self.complaints: list[str] = []
+        self.page.on("pageerror", lambda error: self.complaints.append(f"{self.page.url}: {error}"))
+        self.page.on("console", self._heard)
+
+    def _heard(self, message: Any) -> None:
+        if message.type in {"error", "warning"}:
+            self.complaints.append(f"{self.page.url}: {message.text}")
+
+    def sign_in(self, password: str) -> None:
+        self.page.goto(f"{self.url}/login/")
+        self.page.fill("input[name=username]", "admin")
+        self.page.fill("input[name=password]", password)
+        self.page.click("button[type=submit]")
+        expect(self.page.get_by_test_id("sign-out")).to_have_count(1)
+
+    def see(self, path: str) -> None:
+        answer = self.page.goto(self.url + path)
+        assert answer is not None and answer.status == 200, path
+        self.page.wait_for_load_state("load")
+
+    def click(self, testid: str) -> None:
+        self.page.get_by_test_id(testid).first.click()
+
+
+@pytest.fixture(scope="module")
+def person(browser: Browser, stack: Stack, password: str) -> Iterator[Person]:
+    context = browser.new_context(viewport=WIDE, locale="en-GB")
+    someone = Person(context, stack)
+    someone.sign_in(password)
+    yield someone
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uploads")
+    for seed in (1, 2):
+        (folder / f"small-{seed}.onnx").write_bytes(classifier(seed))
+    (folder / "pickle.onnx").write_bytes(
+        b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94."
+    )
+    return folder
+
+
+def upload(person: Person, file: Path) -> None:
+    person.see("/models/")
+    person.click("upload-link")
+    person.page.set_input_files("#file", str(file))
+    person.page.fill("#upload input[name=model]", "browser-small")
+    person.page.click("#send")
+
+
+def test_sign_in_is_refused_in_words_when_password_is_wrong(browser: Browser, stack: Stack) -> None:
+    page = browser.new_context().new_page()
+    page.goto(f"{stack.url}/models/")
+    assert "/login/" in page.url
+    page.fill("input[name=username]", "admin")
+    page.fill("input[name=password]", "not it")
+    page.click("button[type=submit]")
+    expect(page.locator("main")).to_contain_text("password")
+    page.context.close()
+
+
+def test_upload_says_what_is_wrong_when_file_is_a_pickle(person: Person, files: Path) -> None:
+    upload(person, files / "pickle.onnx")
+    expect(person.page.locator("#failure")).to_contain_text("pickle", timeout=20_000)
+    person.complaints = [line for line in person.complaints if "422" not in line]
+
+
+def test_version_page_opens_when_an_onnx_file_is_uploaded(person: Person, files: Path) -> None:
+    upload(person, files / "small-1.onnx")
+    person.page.wait_for_url("**/versions/*/", timeout=30_000)
+    expect(person.page.locator("h1")).to_contain_text("browser-small")
+    expect(person.page.get_by_test_id("deploy")).to_be_visible()
+
+
+def test_endpoint_answers_in_the_playground_when_deployed_by_hand(person: Person, stack: Stack) -> None:
+    page = person.page
+    artifact = stack.api().get("/artifacts", params={"format": "onnx"}).json()["results"][0]
+    person.see(f"/endpoints/new/?artifact={artifact['id']}")
+    page.fill("input[name=name]", "browser")
+    page.select_option("select[name=access]", "open")
+    page.select_option("select[name=artifact]", str(artifact["id"]))
+    page.get_by_test_id("endpoint-form").locator("button[type=submit]").click()
+    page.wait_for_url("**/endpoints/browser/")
+    ready = f"{stack.serving}/v2/models/browser/ready"
+    until(lambda: page.request.get(ready).status == 200, 30, "The endpoint's readiness")
+    person.see("/endpoints/browser/playground/")
+    page.fill("textarea[name=body]", json.dumps(request_body()))
+    person.click("send")
+    expect(page.get_by_test_id("answer")).to_contain_text("200", timeout=20_000)
+    expect(page.get_by_test_id("answer")).to_contain_text("label")
+
+
+def request_body() -> dict[str, Any]:
+    from tests.e2e.small import first_row
+
+    return first_row()
+
+
+def test_traffic_comes_back_when_a_rollout_is_aborted_by_click(person: Person, files: Path, stack: Stack) -> None:
+    page = person.page
+    upload(person, files / "small-2.onnx")
+    page.wait_for_url("**/versions/*/", timeout=30_000)
+    person.click("deploy")
+    page.select_option("select[name=endpoint]", "browser")
+    page.fill("input[name=min_minutes]", "60")
+    person.click("deploy-continue")
+    expect(page.get_by_test_id("effect")).to_contain_text("browser")
+    person.click("deploy-confirm")
+    page.wait_for_url("**/rollouts/*/")
+    expect(page.get_by_test_id("split")).to_contain_text("10 / 90 %", timeout=30_000)
+    person.click("full")
+    person.click("full-confirm")
+    expect(page.get_by_test_id("split")).to_contain_text("100 / 0 %", timeout=15_000)
+    person.click("abort")
+    person.click("abort-confirm")
+    expect(page.get_by_test_id("headline")).to_contain_text("Aborted", timeout=15_000)
+    served = stack.api().get("/endpoints", params={"name": "browser"}).json()["results"][0]["deployments"]
+    assert [row["weight"] for row in served if row["state"] == "live"] == [100]
+
+
+def test_palette_and_help_open_when_keys_are_pressed(person: Person) -> None:
+    page = person.page
+    person.see("/")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("browser-small", delay=20)
+    expect(page.get_by_role("option", name="browser-small").first).to_be_visible()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/models/*/")
+    page.keyboard.press("?")
+    expect(page.locator("#help")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("g")
+    page.keyboard.press("j")
+    page.wait_for_url("**/jobs/")
+
+
+def pages(stack: Stack) -> list[str]:
+    """Every kind of page, with something on it."""
+    api = stack.api()
+    version = api.get("/versions", params={"limit": 1}).json()["results"][0]
+    rollout = api.get("/rollouts", params={"limit": 1}).json()["results"][0]
+    tabs = ("signature", "artifacts", "metrics", "lineage", "deployments", "jobs", "audit")
+    jobs = api.get("/jobs", params={"limit": 1}).json()["results"]
+    return [
+        "/", "/models/", "/models/new/", "/models/upload/", f"/models/{version['model']}/", f"/versions/{version['id']}/",
+        *(f"/versions/{version['id']}/{tab}/" for tab in tabs),
+        "/jobs/", *(f"/jobs/{job['id']}/" for job in jobs), "/datasets/", "/endpoints/", "/endpoints/browser/",
+        "/endpoints/browser/playground/", "/rollouts/", f"/rollouts/{rollout['id']}/", "/monitoring/", "/targets/",
+        "/settings/", "/settings/tokens/", "/settings/policies/", "/settings/audit/",
+    ]  # fmt: skip
+
+
+def axe_source() -> str:
+    spec = importlib.util.find_spec("axe_core_python")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).with_name("axe.min.js").read_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["1280", "390"])
+def test_every_page_is_accessible_and_quiet_when_seen(
+    browser: Browser, stack: Stack, password: str, scheme: Any, size: Any
+) -> None:
+    context = browser.new_context(viewport=size, color_scheme=scheme, locale="en-GB", bypass_csp=False)
+    someone = Person(context, stack)
+    someone.sign_in(password)
+    axe, faults = axe_source(), []
+    for path in pages(stack):
+        someone.see(path)
+        # evaluate() runs outside the page's content policy, which therefore stays on for the page itself.
+        someone.page.evaluate(axe)
+        found = someone.page.evaluate("rules => axe.run(document, rules)", RULES)["violations"]
+        faults += [f"{path}: {fault['id']} {fault['nodes'][0]['html'][:120]}" for fault in found]
+        if someone.page.evaluate("document.documentElement.scrollWidth > innerWidth + 1"):
+            faults.append(f"{path}: scrolls sideways")
+    context.close()
+    assert faults == []
+    assert someone.complaints == []
+
+
+def test_pages_complained_about_nothing_when_used(person: Person) -> None:
+    assert person.complaints == []
