@@ -66,6 +66,23 @@ def sandboxed(
         raise
 
 
+def made_file(made: sandbox.SandboxResult, name: str, target: Path) -> Path:
+    """The file that a sandboxed task was to write, moved to `target`.
+
+    By the name that we know, never by one from the task's answer: foreign code ran there, and its answer may
+    name any file of this machine.
+    """
+    file = made.files / name
+    if not file.is_file():
+        raise EngineError(f"The work ended without the file {name}.", code="result")
+    return file.rename(target)
+
+
+def onnx_facts(job: JobContext, file: Path, scratch: Path) -> dict[str, Any]:
+    """What `check_onnx` finds in a fresh child: what foreign code says about its own file is worth nothing."""
+    return sandboxed(job, "engine.scan.tasks:check_onnx", params={}, inputs={"file": file}, scratch=scratch).value
+
+
 def source_folder(version: Version, target: Path) -> Path:
     """The version's source, fetched and proven to be what was registered."""
     artifact = Artifact.objects.get(version=version, format=Format.SOURCE)

@@ -21,7 +21,16 @@ from slipway.jobs.context import JobContext
 from slipway.jobs.kernel import job_of
 from slipway.jobs.kinds import Done, job_kind
 from slipway.jobs.services import submit
-from workers.common import FETCH_LIMIT, evaluation_rows, file_digest, sandboxed, scratch_folder, source_folder
+from workers.common import (
+    FETCH_LIMIT,
+    evaluation_rows,
+    file_digest,
+    made_file,
+    onnx_facts,
+    sandboxed,
+    scratch_folder,
+    source_folder,
+)
 from workers.runs import job_run, numbers
 
 # Where a training run may leave its rows; nothing of Slipway is imported for it.
@@ -182,16 +191,22 @@ def export_version(job: JobContext, params: ExportParams) -> Done:
                 python=python,
             )
             value = made.value
-            job.progress(0.7, _parity_words(value["parity"]))
+            job.progress(0.6, _parity_words(value["parity"]))
+            file = made_file(made, plugin.file_name, scratch / f"made-{plugin.file_name}")
+        with job.step("check"):
+            signature = value["signature"]
+            if plugin.format == Format.ONNX:
+                # The child that wrote it also ran the model's own code: nothing it says makes the file clean.
+                signature = onnx_facts(job, file, scratch)["signature"]
+            job.progress(0.7)
         with job.step("hash"):
-            file = made.files / value["file"]
             sha256, size = file_digest(file), file.stat().st_size
         with job.step("store"):
             run_id = job.once("run", lambda: job_run(job, version, f"export {params.exporter}"))
             job.note_run(run_id)
             uri = job.once(
                 f"store:{sha256}",
-                lambda: storage.put_file(file, run_id=run_id, artifact_path=f"export/{sha256[:16]}/{value['file']}"),
+                lambda: storage.put_file(file, run_id=run_id, artifact_path=f"export/{sha256[:16]}/{plugin.file_name}"),
             )
             storage.cache_add(file, sha256=sha256)
         with job.step("register"):
@@ -208,28 +223,28 @@ def export_version(job: JobContext, params: ExportParams) -> Done:
     def commit() -> dict[str, Any]:
         artifact = results.artifact_record(
             version=version,
-            format=value["format"],
+            format=plugin.format,
             sha256=sha256,
             size=size,
-            file_name=value["file"],
+            file_name=plugin.file_name,
             uri=uri,
             parent=version.artifacts.filter(format=Format.SOURCE).first(),
             recipe={
                 "exporter": params.exporter,
                 "options": params.options,
-                "environment": value["environment"],
+                "environment": plugin.environment,
                 "opset": value.get("opset"),
                 "labels": value.get("labels"),
             },
             verdict=Verdict.CLEAN,
-            signature=value["signature"],
+            signature=signature,
             parity={**value["parity"], "tolerance": value["tolerance"], "rows_from": value["rows_from"]},
             mlflow_run_id=run_id,
             job_id=job.id,
         )
         if artifact.format == Format.ONNX and dataset is not None:
-            if version.framework != "onnx" or _gives_classes(value["signature"]):
-                results.task_infer(version=version, classifies=_gives_classes(value["signature"]))
+            if version.framework != "onnx" or _gives_classes(signature):
+                results.task_infer(version=version, classifies=_gives_classes(signature))
             submit(
                 "measure",
                 project=version.model.project,
@@ -240,7 +255,7 @@ def export_version(job: JobContext, params: ExportParams) -> Done:
             )
         return {"artifact": artifact.pk}
 
-    return Done({"sha256": sha256, "format": value["format"], "size": size}, commit=commit)
+    return Done({"sha256": sha256, "format": plugin.format, "size": size}, commit=commit)
 
 
 def _gives_classes(signature: dict[str, Any]) -> bool:

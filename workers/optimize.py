@@ -15,7 +15,15 @@ from registry.mlflow import gateway
 from registry.models import Artifact, Dataset, Format, Verdict
 from slipway.jobs.context import JobContext
 from slipway.jobs.kinds import Done, job_kind
-from workers.common import artifact_file, evaluation_rows, file_digest, sandboxed, scratch_folder
+from workers.common import (
+    artifact_file,
+    evaluation_rows,
+    file_digest,
+    made_file,
+    onnx_facts,
+    sandboxed,
+    scratch_folder,
+)
 from workers.runs import job_run, numbers
 
 OPTIMIZE_LIMITS = Limits(seconds=900, memory_mb=6144)
@@ -80,14 +88,11 @@ def optimize(job: JobContext, params: OptimizeParams) -> Done:
                 scratch=scratch,
                 limits=OPTIMIZE_LIMITS,
             )
-            variant = scratch / "variant.onnx"
-            (made.files / made.value["file"]).rename(variant)
+            variant = made_file(made, "model.onnx", scratch / "variant.onnx")
             sha256, size = file_digest(variant), variant.stat().st_size
             job.progress(0.3, f"{plugin.label}: {parent.size} → {size} bytes.")
         with job.step("check"):
-            facts = sandboxed(
-                job, "engine.scan.tasks:check_onnx", params={}, inputs={"file": variant}, scratch=scratch
-            ).value
+            facts = onnx_facts(job, variant, scratch)
         with job.step("measure"):
             inputs = {**_inputs(variant, dataset, rows, scratch), "reference": model}
             measured = _measure(job, parent, dataset, inputs, params.rounds, scratch)
