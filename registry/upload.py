@@ -98,7 +98,7 @@ def version_upload(
     policy.require(actor, policy.WRITE, project)
     if not _FILE_NAME.fullmatch(file_name):
         raise Problem("The file name must be plain and end in .onnx.", field="file_name")
-    if not name_validator.regex.fullmatch(model_name):
+    if not re.fullmatch(name_validator.regex, model_name):
         raise Problem(str(name_validator.message), field="model")
     if task and task not in Task.values:
         raise Problem(f"There is no task “{task}”.", field="task")

@@ -1,1 +1,1 @@
-from tests.api.tools import fast_passwords as fast_passwords
+from tests.api.tools import light_settings as light_settings

@@ -104,7 +104,8 @@ def world(people, project, model, new_version) -> dict[str, Any]:
     quiet = endpoints.endpoint_create(actor=None, project=project, name="quiet", artifact=first)
     empty = endpoints.endpoint_create(actor=None, project=project, name="empty")
     rollout = rollout_start(actor=None, endpoint=busy, artifact=second)
-    Server.objects.create(instance="s", deployments={str(rollout.candidate_id): {"state": "ready"}})
+    later = timezone.now() + dt.timedelta(hours=1)
+    Server.objects.create(instance="s", seen_at=later, deployments={str(rollout.candidate_id): {"state": "ready"}})
     params = {"version_id": one.pk}
     ended = submit("ingest", project=project, params=params)
     type(ended).objects.filter(pk=ended.pk).update(state="failed", finished_at=timezone.now())

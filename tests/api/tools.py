@@ -13,8 +13,9 @@ KEYS = {"type", "title", "status", "code", "detail", "errors", "request_id"}
 
 
 @pytest.fixture(autouse=True)
-def fast_passwords(settings: Any) -> None:
-    """Seven personas a test: a real password hash each would cost more than the test."""
+def light_settings(settings: Any) -> None:
+    """What would cost more than a test: a real hash for each persona, and a list of all static files a client."""
+    settings.WHITENOISE_AUTOREFRESH = True
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 

@@ -15,7 +15,7 @@ from deployments.rollouts import rollout_advance, rollout_start
 from monitoring.models import Window
 from monitoring.stats import step_counts
 from registry.models import Artifact
-from tests.api.tools import fast_passwords as fast_passwords
+from tests.api.tools import light_settings as light_settings
 
 
 @pytest.fixture(autouse=True)

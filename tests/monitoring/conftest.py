@@ -11,7 +11,7 @@ from deployments import services as endpoints
 from deployments.models import Deployment, DesiredState
 from monitoring import services
 from monitoring.models import Policy
-from tests.api.tools import fast_passwords as fast_passwords
+from tests.api.tools import light_settings as light_settings
 
 
 @pytest.fixture

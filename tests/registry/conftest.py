@@ -1,4 +1,4 @@
-"""A real MLflow for uploads, and the fast passwords of the other rooms."""
+"""A real MLflow for uploads, and the light settings of the other rooms."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from registry.mlflow import client
 from slipway.environment import environment
-from tests.api.tools import fast_passwords as fast_passwords
+from tests.api.tools import light_settings as light_settings
 from tests.mlflow import stack
 
 
