@@ -126,6 +126,9 @@ def version_from_mlflow(
     model = Model.objects.select_for_update(no_key=True).filter(mlflow_name=mlflow_name).first()
     if model is None:
         model = _model_for(project=project, mlflow_name=mlflow_name, task=task)
+    if origin == Origin.RETRAINING and model.project_id != project.pk:
+        # Names are one space in MLflow: a model of ours that has none yet may be called like another project's.
+        raise Conflict(f"The name “{mlflow_name}” belongs to another project's model in MLflow.")
     known = Version.objects.filter(model=model, mlflow_version=mlflow_version).first()
     if known is not None:
         return known

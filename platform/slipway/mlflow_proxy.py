@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 import httpcore
 import structlog
 
-from registry.mlflow import rules
+from registry.mlflow import ownership, rules
 from registry.mlflow.door import Door, Headers, Refused, Scope, Send, answer, away, scheme_of
 from slipway.environment import environment
 
@@ -69,12 +69,14 @@ class MlflowProxy:
         headers = {name.lower(): value for name, value in scope["headers"]}
         try:
             target, path = self._target(scope)
-            await self._door.admit(scope, headers, path)
+            verdict = await self._door.admit(scope, headers, path)
             if scope["path"] == PREFIX:
                 raise Refused(307, "", "", [(b"location", b"/mlflow/")])
             body = _Body(receive, headers, limit=None if rules.is_artifact(scope["method"], path) else LARGEST_CALL)
             if rules.places_files(scope["method"], path):
                 await body.inspect(headers)
+            if ownership.concerns(scope["method"], path):
+                body.replace(await self._door.registered(path, await body.hold(headers), verdict))
             await self._until_gone(scope, send, target, path, body)
         except Refused as refused:
             await answer(send, refused)
@@ -114,7 +116,7 @@ class MlflowProxy:
 
     async def _forward(self, scope: Scope, send: Send, target: bytes, path: str, body: _Body) -> None:
         url = httpcore.URL(scheme=self._scheme, host=self._host, port=self._port, target=target)
-        sent = self._headers(scope)
+        sent = self._headers(scope, body.length)
         extensions = {"timeout": TIMEOUT}
         tries = 2 if scope["method"] in {"GET", "HEAD"} and not body.is_expected else 1
         while True:
@@ -155,7 +157,7 @@ class MlflowProxy:
             )
         return self._pool
 
-    def _headers(self, scope: Scope) -> Headers:
+    def _headers(self, scope: Scope, length: int | None) -> Headers:
         named = _named_by_connection(scope["headers"])
         headers: Headers = [(b"host", self._host_header)]
         chunked = False
@@ -163,7 +165,10 @@ class MlflowProxy:
             chunked = chunked or name == b"transfer-encoding"
             if name not in NOT_SENT and name not in named:
                 headers.append((name, value))
-        if chunked:
+        if length is not None:
+            headers = [(name, value) for name, value in headers if name != b"content-length"]
+            headers.append((b"content-length", str(length).encode()))
+        elif chunked:
             headers.append((b"transfer-encoding", b"chunked"))
         given = dict(scope["headers"])
         client = scope.get("client")
@@ -195,6 +200,7 @@ class _Body:
         length = headers.get(b"content-length", b"0")
         self.is_expected = b"transfer-encoding" in headers or length != b"0"
         self.fault: Exception | None = None
+        self.length: int | None = None  # of a body that we wrote
         self._receive, self._limit = receive, limit
         self._read = asyncio.Event()
         self._held: bytes | None = None
@@ -202,14 +208,26 @@ class _Body:
             raise _too_large(limit)
 
     async def inspect(self, headers: dict[bytes, bytes]) -> None:
-        """Holds a small body and refuses locations of files outside of MLflow's store."""
+        """Refuses locations of files outside of MLflow's store."""
+        if fault := rules.location_fault(await self.hold(headers)):
+            raise Refused(400, "INVALID_PARAMETER_VALUE", fault)
+
+    async def hold(self, headers: dict[bytes, bytes]) -> bytes:
+        """The whole of a small body, kept to be sent later."""
+        if self._held is not None:
+            return self._held
         if headers.get(b"content-encoding", b"identity") != b"identity":
             raise Refused(415, "INVALID_PARAMETER_VALUE", "Send this call without a content encoding.")
         self._limit = LARGEST_INSPECTED
         held = [chunk async for chunk in self.chunks()]
         self._held = b"".join(held)
-        if fault := rules.location_fault(self._held):
-            raise Refused(400, "INVALID_PARAMETER_VALUE", fault)
+        return self._held
+
+    def replace(self, content: bytes) -> None:
+        """Sends `content` in place of what came."""
+        if content != self._held:
+            self._held = content
+            self.length = len(content)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body. What goes wrong on the client's side is kept in `fault`, apart from MLflow's faults."""

@@ -26,6 +26,7 @@ from django.utils import timezone
 from registry.mlflow.rules import Access
 from slipway.accounts import policy
 from slipway.accounts.authentication import bearer, token_of
+from slipway.accounts.models import Project
 
 CACHE_SECONDS = 5.0
 CACHE_SIZE = 2000
@@ -40,6 +41,13 @@ class Verdict:
     write: bool
     admin: bool
     until: float
+    # Slugs of the projects in which it may write (None: in all), and where what names no project goes when it
+    # may not go to the first one.
+    projects: frozenset[str] | None = frozenset()
+    home: str = ""
+
+    def may_write_in(self, slug: str) -> bool:
+        return self.projects is None or slug in self.projects
 
     def permits(self, access: Access) -> bool:
         return {Access.READ: self.read, Access.WRITE: self.write, Access.ADMIN: self.admin}.get(access, False)
@@ -124,14 +132,22 @@ def _from_session(credential: Credential) -> Verdict | None:
 
 
 def _verdict(user: Any, seconds: float) -> Verdict:
-    projects = [0] if user.is_superuser else list(policy.roles_of(user))
-    write = any(policy.allows(user, policy.WRITE, project) for project in projects)
+    ids = [0] if user.is_superuser else list(policy.roles_of(user))
+    writable = [project for project in ids if policy.allows(user, policy.WRITE, project)]
+    slugs: list[str] = []
+    home = ""
+    if writable and not user.is_superuser:
+        slugs = list(Project.objects.filter(pk__in=writable).order_by("id").values_list("slug", flat=True))
+        first = Project.objects.order_by("id").values_list("slug", flat=True).first()
+        home = slugs[0] if slugs and slugs[0] != first else ""
     return Verdict(
         user=user.get_username(),
-        read=any(policy.allows(user, policy.VIEW, project) for project in projects),
-        write=write,
-        admin=write and user.is_superuser,
+        read=any(policy.allows(user, policy.VIEW, project) for project in ids),
+        write=bool(writable),
+        admin=bool(writable) and user.is_superuser,
         until=time.monotonic() + seconds,
+        projects=None if user.is_superuser else frozenset(slugs),
+        home=home,
     )
 
 

@@ -11,12 +11,13 @@ from urllib.parse import quote
 
 import structlog
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, close_old_connections
 from django.http.request import split_domain_port, validate_host
 
-from registry.mlflow import rules
+from registry.mlflow import ownership, rules
 from registry.mlflow.access import Verdict, Verdicts, credential_of, is_same_origin
 from registry.mlflow.rules import Access
+from registry.models import Model
 from slipway.environment import environment
 
 log = structlog.get_logger(__name__)
@@ -45,8 +46,8 @@ class Door:
         """Ends the threads."""
         self._threads.shutdown(wait=False)
 
-    async def admit(self, scope: Scope, headers: dict[bytes, bytes], path: str) -> None:
-        """Returns when the request may pass; raises the `Refused` answer otherwise."""
+    async def admit(self, scope: Scope, headers: dict[bytes, bytes], path: str) -> Verdict:
+        """The verdict of a request that may pass; raises the `Refused` answer otherwise."""
         domain, _ = split_domain_port(headers.get(b"host", b"").decode("latin-1"))
         if not validate_host(domain, settings.ALLOWED_HOSTS):
             raise Refused(400, "INVALID_PARAMETER_VALUE", "This host name is not one of SLIPWAY_ALLOWED_HOSTS.")
@@ -71,6 +72,29 @@ class Door:
             raise Refused(403, "PERMISSION_DENIED", "A signed-in browser may only send this from Slipway's pages.")
         if not verdict.permits(access):
             raise Refused(403, "PERMISSION_DENIED", _denial(access, verdict))
+        return verdict
+
+    async def registered(self, path: str, body: bytes, verdict: Verdict) -> bytes:
+        """The body of a change of a registered model, as it may pass on (see `ownership`)."""
+        look_up = asyncio.get_running_loop().run_in_executor
+        try:
+            names = ownership.names_in(body)
+            owners = await look_up(self._threads, _owners, names) if names else {}
+            return ownership.judged(path, body, verdict, owners)
+        except ownership.Denied as denied:
+            code = "PERMISSION_DENIED" if denied.status == 403 else "INVALID_PARAMETER_VALUE"
+            raise Refused(denied.status, code, str(denied)) from None
+        except (OperationalError, InterfaceError) as error:
+            log.warning("mlflow_access_database_away", error=str(error))
+            raise away("Slipway's database does not answer. Try again in a few seconds.") from error
+
+
+def _owners(names: list[str]) -> dict[str, str]:
+    """{MLflow name: slug of the project that its model is in}."""
+    close_old_connections()
+    # PostgreSQL holds no NUL, so no model has a name with one.
+    wanted = [name for name in names if "\x00" not in name]
+    return dict(Model.objects.filter(mlflow_name__in=wanted).values_list("mlflow_name", "project__slug"))
 
 
 async def answer(send: Send, refused: Refused) -> None:

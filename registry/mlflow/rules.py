@@ -90,7 +90,7 @@ def path_fault(raw: str) -> str | None:
 
 def places_files(method: str, path: str) -> bool:
     """Whether the body may say where MLflow reads and writes files, so that it has to be looked at."""
-    return method not in _SAFE and _PLACES_FILES.fullmatch(path) is not None
+    return method not in _SAFE and _PLACES_FILES.fullmatch(re.sub(r"/{2,}", "/", path)) is not None
 
 
 def location_fault(body: bytes) -> str | None:

@@ -63,8 +63,8 @@ def allows(user: Any, action: str, project: Project | int) -> bool:
     if not user.is_authenticated:
         return False
     token = getattr(user, "used_token", None)
-    if token is not None and action != VIEW:
-        allowed_by_token = {"read": (), "infer": (INFER,), "write": tuple(ALLOWED[Role.ADMIN])}
+    if token is not None:
+        allowed_by_token = {"read": (VIEW,), "infer": (INFER,), "write": tuple(ALLOWED[Role.ADMIN])}
         if action not in allowed_by_token[token.scope]:
             return False
     if user.is_superuser:
