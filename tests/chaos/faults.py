@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -11,7 +12,9 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import psycopg2
 import redis
 
 from tests.chaos.conftest import LEASE
@@ -89,89 +92,146 @@ def all_pids() -> list[int]:
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
-class Faults:
-    """One fault at a time, chosen by a seeded generator; `counts` says how many of each happened."""
+class Board:
+    """The jobs' states, straight from PostgreSQL; it may be away for a moment."""
 
-    def __init__(self, workers: Workers, seed: int) -> None:
-        self.workers, self.stack = workers, workers.stack
+    def __init__(self, stack: Stack) -> None:
+        self.url = stack.env["DATABASE_URL"]
+
+    def states(self) -> Counter[str]:
+        """{state: how many}; empty while the database is away."""
+        rows = self._rows("SELECT state, count(*) FROM jobs_job GROUP BY state")
+        return Counter({state: int(count) for state, count in rows})
+
+    def live(self) -> int:
+        """How many have not ended; very many while nobody can say."""
+        states = self.states()
+        return states["queued"] + states["running"] if states else 10**6
+
+    def spared(self) -> set[int]:
+        """Processes whose job has lost three workers in a row."""
+        rows = self._rows("SELECT claimed_by FROM jobs_job WHERE state = 'running' AND failures >= 3")
+        return {int(worker.rpartition(":")[2]) for (worker,) in rows}
+
+    def _rows(self, query: str) -> list[tuple[Any, ...]]:
+        try:
+            connection = psycopg2.connect(self.url, connect_timeout=2)
+        except psycopg2.Error:
+            return []
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(query)
+                return list(cursor.fetchall())
+        except psycopg2.Error:
+            return []
+        finally:
+            connection.close()
+
+
+# For thirty kills; the deck is shuffled by the seed.
+DECK = {
+    "kill-child": 17, "kill-main": 7, "kill-control": 4, "kill-sandbox": 3, "freeze-child": 3, "freeze-main": 1,
+    "flush": 4, "kill-redis": 3, "restart-postgres": 1,
+}  # fmt: skip
+WORKER_KILLS = ("kill-child", "kill-main", "kill-control", "kill-sandbox")
+
+
+class Faults:
+    """A shuffled deck of faults; `counts` says how many of each were dealt.
+
+    A worker whose job has already lost three in a row is passed over: after the fifth a job counts as poison.
+    """
+
+    def __init__(self, workers: Workers, board: Board, *, seed: int, kills: int) -> None:
+        self.workers, self.board, self.stack = workers, board, workers.stack
         self.random = random.Random(seed)
         self.counts: Counter[str] = Counter()
+        scale = kills / sum(DECK[name] for name in WORKER_KILLS)
+        self.deck = [name for name, count in DECK.items() for _ in range(max(1, math.ceil(count * scale)))]
+        self.random.shuffle(self.deck)
+        self.dealt, self.planned = 0, len(self.deck)
         self._thaws: list[threading.Timer] = []
 
     @property
     def kills(self) -> int:
-        return sum(count for name, count in self.counts.items() if name.startswith("kill"))
+        return sum(self.counts[name] for name in WORKER_KILLS)
 
     def one(self) -> None:
-        """A fault, more often a killed child than anything else."""
-        name = self.random.choices(
-            ["kill-child", "kill-main", "kill-control", "kill-sandbox", "freeze-child", "freeze-main", "flush",
-             "redis"],
-            [12, 5, 3, 2, 2, 1, 2, 1],
-        )[0]  # fmt: skip
-        getattr(self, "_" + name.replace("-", "_"))()
+        """Deals the next fault; one that finds nobody to hit goes back into the deck."""
+        name = self.deck.pop()
+        if getattr(self, "_" + name.replace("-", "_"))():
+            self.counts[name] += 1
+            self.dealt += 1
+        else:
+            self.deck.insert(self.random.randrange(len(self.deck) + 1), name)
 
-    def _kill_child(self) -> None:
-        found = self.workers.children(self.random.choice(PREFORK))
-        if found:
-            send(self.random.choice(found))
-            self.counts["kill-child"] += 1
+    def over(self) -> None:
+        """Waits until whatever is frozen goes on; no fault after this."""
+        for timer in self._thaws:
+            timer.join()
 
-    def _kill_main(self) -> None:
+    def _child(self) -> int | None:
+        spared = self.board.spared()
+        found = [pid for name in PREFORK for pid in self.workers.children(name) if pid not in spared]
+        return self.random.choice(found) if found else None
+
+    def _kill_child(self) -> bool:
+        child = self._child()
+        if child is not None:
+            send(child)
+        return child is not None
+
+    def _kill_main(self) -> bool:
         name = self.random.choice(PREFORK)
         # Its children go on with what they hold, and end afterwards.
         self.workers.strays.update(self.workers.children(name))
         send(self.workers.processes[name].pid)
-        self.counts["kill-main"] += 1
+        return True
 
-    def _kill_control(self) -> None:
+    def _kill_control(self) -> bool:
         send(self.workers.processes[self.random.choice(["control-1", "control-2", "beat-1", "beat-2"])].pid)
-        self.counts["kill-control"] += 1
+        return True
 
-    def _kill_sandbox(self) -> None:
+    def _kill_sandbox(self) -> bool:
         """As the kernel does when memory runs out."""
-        found = self.workers.sandboxed()
+        spared = self.board.spared()
+        found = [pid for pid in self.workers.sandboxed() if parent(pid) not in spared]
         if found:
             send(self.random.choice(found))
-            self.counts["kill-sandbox"] += 1
+        return bool(found)
 
-    def _freeze_child(self) -> None:
-        found = self.workers.children(self.random.choice(PREFORK))
-        if found:
-            self._freeze(self.random.choice(found), "freeze-child")
+    def _freeze_child(self) -> bool:
+        child = self._child()
+        return child is not None and self._freeze(child)
 
-    def _freeze_main(self) -> None:
-        self._freeze(self.workers.processes[self.random.choice(PREFORK)].pid, "freeze-main")
+    def _freeze_main(self) -> bool:
+        return self._freeze(self.workers.processes[self.random.choice(PREFORK)].pid)
 
-    def _freeze(self, pid: int, name: str) -> None:
+    def _freeze(self, pid: int) -> bool:
         """A zombie: it comes back long after its lease has run out."""
         if state_of(pid) in "ZXT":
-            return
+            return False
         send(pid, signal.SIGSTOP)
         timer = threading.Timer(LEASE * 2.5, send, (pid, signal.SIGCONT))
         timer.start()
         self._thaws.append(timer)
-        self.counts[name] += 1
+        return True
 
-    def _flush(self) -> None:
+    def _flush(self) -> bool:
         with redis.Redis.from_url(self.stack.env["REDIS_URL"], socket_timeout=5) as client:
             try:
-                client.flushall()
-                self.counts["flush"] += 1
+                return bool(client.flushall())
             except redis.RedisError:
-                return
+                return False
 
-    def _redis(self) -> None:
-        if self.stack.pids().get("redis"):
-            send(self.stack.pids()["redis"][0])
-            self.counts["redis-kill"] += 1
+    def _kill_redis(self) -> bool:
+        """`up` starts it again, with nothing in it."""
+        found = self.stack.pids().get("redis", [])
+        if found:
+            send(found[0])
+        return bool(found)
 
-    def restart_postgres(self) -> None:
+    def _restart_postgres(self) -> bool:
         """A fast shutdown, as `pg_ctl restart` does; `up` starts it again."""
         os.kill(self.stack.main("postgres"), signal.SIGINT)
-        self.counts["postgres-restart"] += 1
-
-    def over(self) -> None:
-        """Thaws what is frozen; no fault after this."""
-        for timer in self._thaws:
-            timer.join()
+        return True

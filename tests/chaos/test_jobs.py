@@ -9,14 +9,12 @@ import json
 import os
 import threading
 import time
-from collections import Counter
 from typing import Any
 
 import httpx
-import psycopg2
 import pytest
 
-from tests.chaos.faults import Faults, Workers
+from tests.chaos.faults import Board, Faults, Workers
 from tests.e2e.small import classifier
 from tests.e2e.stack import Stack, until
 
@@ -25,7 +23,7 @@ KILLS = int(os.environ.get("CHAOS_KILLS", "30"))
 SEED = int(os.environ.get("CHAOS_SEED", "7"))
 SETTLE = 60.0  # seconds after the last fault in which every job must have ended
 LONGEST = 60 + JOBS * 1.2  # seconds of faults
-PAUSE = 3.5  # seconds between faults, on average; twice that once there were enough kills
+PAUSE = 2.5  # seconds between faults, on average
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(int(LONGEST + SETTLE + 240))]
 
 VERSIONS = JOBS * 4 // 15  # each is taken in, exported and measured
@@ -116,61 +114,38 @@ class Submitter(threading.Thread):
         self.ask("POST", f"/policies/{made['id']}/fire")
 
 
-class Board:
-    """The jobs' states, straight from PostgreSQL; it may be away for a moment."""
-
-    def __init__(self, stack: Stack) -> None:
-        self.url = stack.env["DATABASE_URL"]
-
-    def states(self) -> Counter[str] | None:
-        try:
-            with psycopg2.connect(self.url, connect_timeout=2) as connection, connection.cursor() as cursor:
-                cursor.execute("SELECT state, count(*) FROM jobs_job GROUP BY state")
-                found = Counter({state: int(count) for state, count in cursor.fetchall()})
-            connection.close()
-        except psycopg2.Error:
-            return None
-        return found
-
-    def live(self) -> int:
-        states = self.states()
-        return 10**6 if states is None else states["queued"] + states["running"]
-
-
 def test_no_job_is_lost_and_no_effect_doubled_when_everything_around_them_fails(chaos_stack: Stack) -> None:
     board, workers = Board(chaos_stack), Workers(chaos_stack)
-    submitter, faults = Submitter(chaos_stack), Faults(workers, SEED)
-    before = sum((board.states() or Counter()).values())
+    submitter = Submitter(chaos_stack)
+    faults = Faults(workers, board, seed=SEED, kills=KILLS)
+    before = sum(board.states().values())
     workers.tend()
     began = time.monotonic()
     try:
         submitter.start()
-        until(lambda: (board.states() or {}).get("succeeded", 0) > before, 60, "The first job's end")
-        next_fault = time.monotonic()
-        while time.monotonic() - began < LONGEST:
+        until(lambda: board.states()["succeeded"] > 0, 60, "The first job's end")
+        dealt_at = due = time.monotonic()
+        while faults.deck and time.monotonic() - began < LONGEST:
             workers.tend()
-            if time.monotonic() >= next_fault:
+            states = board.states()
+            ended = sum(states.values()) - before - states["queued"] - states["running"]
+            # The faults keep step with the work, so that the last one meets some of it.
+            share = ended >= 0.9 * JOBS * faults.dealt / faults.planned or time.monotonic() - dealt_at > 3 * PAUSE
+            if time.monotonic() >= due and share:
                 faults.one()
-                pause = PAUSE if faults.kills < KILLS else 2 * PAUSE
-                next_fault = time.monotonic() + pause * (0.5 + faults.random.random())
-                if faults.kills >= KILLS // 2 and not faults.counts["postgres-restart"]:
-                    faults.restart_postgres()
-            if faults.kills >= KILLS and not submitter.is_alive() and board.live() <= max(8, JOBS // 8):
-                break
+                dealt_at = time.monotonic()
+                due = dealt_at + PAUSE * (0.5 + faults.random.random())
             time.sleep(0.2)
         faults.over()
-        last = time.monotonic()
-        live = board.live()
+        last, live = time.monotonic(), board.live()
         while time.monotonic() - last < SETTLE and (submitter.is_alive() or board.live()):
             workers.tend()
             time.sleep(0.5)
-        settled = time.monotonic() - last
-        states = board.states()
+        settled, count = time.monotonic() - last, sum(board.states().values()) - before
         print(
-            f"\n{sum((states or Counter()).values()) - before} jobs, {faults.kills} kills, "
-            f"{dict(faults.counts)}, seed {SEED}: "
-            f"faults for {last - began:.0f} s, {live} live jobs then, all ended {settled:.1f} s later; "
-            f"{dict(workers.starts)} starts; now {dict(states or {})}"
+            f"\n{count} jobs, {faults.kills} kills, {dict(faults.counts)}, seed {SEED}: faults for "
+            f"{last - began:.0f} s, {live} live jobs then, ended {settled:.1f} s later; "
+            f"{dict(workers.starts)} starts; now {dict(board.states())}"
         )
         assert submitter.error == ""
         assert board.live() == 0
@@ -178,5 +153,5 @@ def test_no_job_is_lost_and_no_effect_doubled_when_everything_around_them_fails(
         workers.stop()
     wrong = json.loads(chaos_stack.python("from tests.chaos.ledger import main\nmain()").splitlines()[-1])
     assert wrong == []
-    assert faults.kills >= KILLS
-    assert sum((board.states() or Counter()).values()) - before >= JOBS * 0.95
+    assert faults.kills >= KILLS and not faults.deck
+    assert count >= JOBS * 0.95
