@@ -57,7 +57,7 @@ Artifact.objects.create(
 )
 session = SessionStore()
 session[SESSION_KEY], session[HASH_SESSION_KEY] = str(user.pk), user.get_session_auth_hash()
-session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+session[BACKEND_SESSION_KEY] = "slipway.accounts.backends.Patient"
 session.save()
 print(json.dumps([token_create(user=user, name="bench")[1], session.session_key, model.pk]))
 """

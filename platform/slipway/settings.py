@@ -105,6 +105,7 @@ TEMPLATES = [
 DATABASES = {"default": database_from(environment.database_url or "postgresql://slipway@localhost/slipway")}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = ["slipway.accounts.backends.Patient"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")

@@ -59,7 +59,7 @@ def test_project_is_seen_by_members_and_superusers_when_listed(people, project) 
     ("scope", "allowed"),
     [
         ("read", {policy.VIEW}),
-        ("infer", {policy.VIEW, policy.INFER}),
+        ("infer", {policy.INFER}),
         ("write", set(ACTIONS)),
     ],
 )

@@ -40,7 +40,7 @@ for name, role in {"viewer": "viewer", "developer": "developer", "nobody": None,
     tokens[name] = token_create(user=user, name="t")[1]
     session = SessionStore()
     session[SESSION_KEY], session[HASH_SESSION_KEY] = str(user.pk), user.get_session_auth_hash()
-    session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+    session[BACKEND_SESSION_KEY] = "slipway.accounts.backends.Patient"
     session.save()
     sessions[name] = session.session_key
 developer = User.objects.get(username="developer")

@@ -5,10 +5,23 @@ from __future__ import annotations
 import datetime as dt
 
 from django import forms
+from django.contrib.auth.forms import AuthenticationForm
 from django.utils import timezone
+from django.utils.translation import gettext as _now
 from django.utils.translation import gettext_lazy as _
 
 from slipway.accounts.models import Role, Scope
+
+
+class SignInForm(AuthenticationForm):
+    """Signing in; says when somebody has to wait after too many failures."""
+
+    def get_invalid_login_error(self) -> forms.ValidationError:
+        wait = getattr(self.request, "sign_in_wait", None)
+        if wait is None:
+            return super().get_invalid_login_error()
+        text = _now("Too many failed attempts. Try again in %(n)d s.") % {"n": round(wait) or 1}
+        return forms.ValidationError(text, code="wait")
 
 
 class ProjectForm(forms.Form):

@@ -6,10 +6,15 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
 from slipway.accounts import views
+from slipway.accounts.forms import SignInForm
 
 urlpatterns = [
     path(
-        "login/", LoginView.as_view(template_name="accounts/login.html", redirect_authenticated_user=True), name="login"
+        "login/",
+        LoginView.as_view(
+            template_name="accounts/login.html", authentication_form=SignInForm, redirect_authenticated_user=True
+        ),
+        name="login",
     ),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("settings/", views.members, name="settings"),
