@@ -20,7 +20,7 @@ from registry.models import Artifact
 from slipway.accounts import policy
 from slipway.accounts.lookups import project_named
 from slipway.api.problems import Problem
-from slipway.api.views import IdempotentCreate, etag_of, locked, require_match
+from slipway.api.views import IdempotentCreate, etag_of, idempotent, locked, require_match
 
 
 def artifact_for(user: Any, pk: int) -> Artifact:
@@ -89,6 +89,7 @@ class EndpointViewSet(IdempotentCreate, mixins.ListModelMixin, mixins.RetrieveMo
 
     @extend_schema(request=shapes.Place, responses={201: shapes.EndpointSerializer})
     @action(detail=True, methods=["post"])
+    @idempotent
     def place(self, request: Request, pk: str) -> Response:
         """Places the first artifact, with all of the traffic."""
         endpoint = self.get_object()

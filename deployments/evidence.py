@@ -6,6 +6,7 @@ This is the hard guard only. The statistical guards of the design (anytime-valid
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,7 +38,12 @@ class Counts:
         }
 
 
-Observed = Mapping[int, Counts]
+@dataclass(frozen=True)
+class Observed:
+    """Counts per deployment id since `since`, the start of the step they were read for."""
+
+    since: dt.datetime | None
+    counts: Mapping[int, Counts]
 
 
 @dataclass(frozen=True)
@@ -71,8 +77,8 @@ class Judgement:
 def judge(rollout: Rollout, observed: Observed) -> Judgement:
     """Judges the current step of a rollout on the counts since it began."""
     step, guard = rollout.steps[rollout.step], rollout.guard
-    stable = observed.get(rollout.stable_id, Counts())
-    candidate = observed.get(rollout.candidate_id, Counts())
+    stable = observed.counts.get(rollout.stable_id, Counts())
+    candidate = observed.counts.get(rollout.candidate_id, Counts())
     started = rollout.step_started_at
     seconds = (timezone.now() - started).total_seconds() if started else 0.0
     limit, share = guard["max_error_share"], candidate.error_share
@@ -92,7 +98,7 @@ def judge(rollout: Rollout, observed: Observed) -> Judgement:
         overdue=seconds > step["max_seconds"] and rollout.state != RolloutState.BAKING,
         burst=burst,
         guards=[_error_row(stable, candidate, limit, heard, bool(burst))],
-        observed={str(key): counts.requests for key, counts in observed.items()},
+        observed={str(key): counts.requests for key, counts in observed.counts.items()},
     )
 
 

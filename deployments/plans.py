@@ -60,6 +60,8 @@ class Plan(BaseModel):
             raise ValueError("the weights of the steps must rise")
         if weights[-1] != 100:
             raise ValueError("the last step must have the weight 100")
+        if steps[-1].gate:
+            raise ValueError("after the last step there is nothing left for a gate to hold")
         return steps
 
 

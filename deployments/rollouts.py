@@ -34,6 +34,7 @@ from slipway.api.problems import Conflict, Problem
 from slipway.audit.services import record
 from slipway.jobs.services import submit
 
+AT_GATE = "Waiting for a person at this gate."
 NOT_READY_LIMIT = dt.timedelta(seconds=120)
 
 
@@ -108,9 +109,9 @@ def _move(rollout: Rollout, state: str, **values: Any) -> None:
     rollout.refresh_from_db()
 
 
-def _locked(rollout: Rollout, actor: User | None, revision: int | None) -> Rollout:
+def _locked(rollout: Rollout, actor: User | None, revision: int | None, *, need: str = policy.DEPLOY) -> Rollout:
     """The rollout read anew under its endpoint's lock; refuses a change based on an old view."""
-    policy.require(actor, policy.DEPLOY, rollout.endpoint.project_id)
+    policy.require(actor, need, rollout.endpoint.project_id)
     endpoint = endpoint_lock(rollout.endpoint)
     fresh = Rollout.objects.select_related("stable__artifact__version", "candidate__artifact__version").get(
         pk=rollout.pk
@@ -172,7 +173,10 @@ def rollout_resume(*, actor: User, rollout: Rollout, revision: int | None = None
 
 
 def _promote(actor: User, rollout: Rollout, revision: int | None, full: bool) -> Rollout:
-    row = _locked(rollout, actor, revision)
+    row = _locked(rollout, actor, revision, need=policy.VIEW)
+    # A gate is an approver's to open; everything else is an operator's.
+    at_gate = row.state == RolloutState.PAUSED and row.reason == AT_GATE
+    policy.require(actor, policy.APPROVE if at_gate else policy.DEPLOY, row.endpoint.project_id)
     if row.state not in (RolloutState.PROGRESSING, RolloutState.PAUSED):
         raise Conflict(f"This rollout is {row.get_state_display().lower()}; there is no step to go to.")
     ready, missing = desired.readiness(row.candidate)
@@ -244,6 +248,9 @@ def rollout_advance(*, rollout_id: int, observed: evidence.Observed) -> Rollout:
         return rollout_roll_back(actor=None, rollout=row, reason=f"The candidate failed. {broken}")
     if row.step_started_at is None:
         return _first_step(row, servers)
+    if observed.since != row.step_started_at:
+        # Read before somebody moved the rollout: numbers of one step say nothing about another.
+        return row
     judged = evidence.judge(row, observed)
     Rollout.objects.filter(pk=row.pk).update(evidence=judged.as_json())
     row.evidence = judged.as_json()
@@ -283,8 +290,8 @@ def _go_on(row: Rollout, judged: evidence.Judgement) -> None:
                 evidence=judged.as_json(),
             )
         elif step["gate"]:
-            if row.reason != "Waiting for a person at this gate.":
-                _move(row, RolloutState.PAUSED, reason="Waiting for a person at this gate.")
+            if row.reason != AT_GATE:
+                _move(row, RolloutState.PAUSED, reason=AT_GATE)
                 decide(
                     row,
                     "gate",

@@ -30,7 +30,7 @@ from slipway.accounts.permissions import ServingPermission
 from slipway.api.params import int_param
 from slipway.api.parsers import JSONParser
 from slipway.api.problems import Problem
-from slipway.api.views import IdempotentCreate, etag_of, locked, require_match
+from slipway.api.views import IdempotentCreate, etag_of, idempotent, locked, require_match
 
 HOOK_BODY_LIMIT = 64 * 1024
 
@@ -133,6 +133,7 @@ class PolicyViewSet(IdempotentCreate, mixins.ListModelMixin, mixins.RetrieveMode
 
     @extend_schema(request=None, responses={202: shapes.FiringSerializer})
     @action(detail=True, methods=["post"])
+    @idempotent
     def fire(self, request: Request, pk: str) -> Response:
         """Retrains now."""
         firing = services.policy_fire(actor=request.user, policy=self.get_object())

@@ -23,7 +23,7 @@ from registry.models import Artifact, Dataset, Model, Version
 from slipway.accounts import policy
 from slipway.accounts.lookups import project_named
 from slipway.api.problems import Problem
-from slipway.api.views import IdempotentCreate, RowList, etag_of, locked, require_match
+from slipway.api.views import IdempotentCreate, RowList, etag_of, idempotent, locked, require_match
 from slipway.jobs.serializers import JobSerializer
 
 LATEST = 5
@@ -104,6 +104,7 @@ class ModelViewSet(
 
     @extend_schema(request=shapes.VersionRegister, responses={201: shapes.VersionSerializer})
     @action(detail=True, methods=["post"])
+    @idempotent
     def versions(self, request: Request, pk: str) -> Response:
         """Registers a new version of bytes that the project already holds."""
         shape = shapes.VersionRegister(data=request.data)
@@ -211,6 +212,7 @@ class VersionViewSet(RowList, mixins.ListModelMixin, mixins.RetrieveModelMixin, 
 
     @extend_schema(request=shapes.ExportRequest, responses={202: JobSerializer(many=True)})
     @action(detail=True, methods=["post"], pagination_class=None)
+    @idempotent
     def export(self, request: Request, pk: str) -> Response:
         """Starts one export job per format."""
         shape = shapes.ExportRequest(data=request.data)
@@ -252,6 +254,7 @@ class ArtifactViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets
 
     @extend_schema(request=shapes.OptimizeRequest, responses={202: JobSerializer})
     @action(detail=True, methods=["post"])
+    @idempotent
     def optimize(self, request: Request, pk: str) -> Response:
         """Starts a job that makes a variant and measures both."""
         shape = shapes.OptimizeRequest(data=request.data)

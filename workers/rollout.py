@@ -6,6 +6,7 @@ from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 from pydantic import BaseModel
 
+from deployments.evidence import Observed
 from deployments.models import Rollout, RolloutState
 from deployments.rollouts import rollout_advance
 from monitoring.services import alert_raise, alert_resolve
@@ -25,10 +26,10 @@ def rollout(job: JobContext, params: RolloutParams) -> Done | Later:
     """Looks once: numbers since the step began, at most one move, and again in a second."""
     row = Rollout.objects.get(pk=params.rollout_id)
     if row.is_live:
-        observed = step_counts(deployment_ids=[row.stable_id, row.candidate_id], step_started_at=row.step_started_at)
+        counts = step_counts(deployment_ids=[row.stable_id, row.candidate_id], step_started_at=row.step_started_at)
         with job.step("analyse"):
             before = (row.state, row.step, row.step_started_at)
-            row = rollout_advance(rollout_id=row.pk, observed=observed)
+            row = rollout_advance(rollout_id=row.pk, observed=Observed(row.step_started_at, counts))
         if (row.state, row.step, row.step_started_at) != before:
             job.log(row.decisions.first().text)
     _alert(row)

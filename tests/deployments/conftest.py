@@ -10,6 +10,7 @@ import pytest
 from django.utils import timezone
 
 from deployments import services
+from deployments.evidence import Observed
 from deployments.models import Deployment, DesiredState, Endpoint, Rollout, Server
 from deployments.rollouts import rollout_advance, rollout_start
 from monitoring.models import Window
@@ -79,7 +80,7 @@ def advance(rollout: Rollout) -> Rollout:
     """One look of the reconciler, as the worker does it."""
     row = Rollout.objects.get(pk=rollout.pk)
     observed = step_counts(deployment_ids=[row.stable_id, row.candidate_id], step_started_at=row.step_started_at)
-    rollout_advance(rollout_id=row.pk, observed=observed)
+    rollout_advance(rollout_id=row.pk, observed=Observed(row.step_started_at, observed))
     return Rollout.objects.get(pk=rollout.pk)
 
 

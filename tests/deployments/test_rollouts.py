@@ -176,7 +176,10 @@ def test_rollout_waits_for_a_person_when_step_has_a_gate(endpoint, artifacts, pe
         row = step_done(row)
     assert (row.state, row.reason) == ("paused", "Waiting for a person at this gate.")
     assert weights(endpoint) == {1: 75, 2: 25} and actions(row).count("gate") == 1
-    row = rollouts.rollout_promote(actor=people["operator"], rollout=row)
+    for move in (rollouts.rollout_promote, rollouts.rollout_full):
+        with pytest.raises(PermissionDenied):
+            move(actor=people["operator"], rollout=row)
+    row = rollouts.rollout_promote(actor=people["approver"], rollout=row)
     assert row.state == "baking" and weights(endpoint) == {1: 0, 2: 100}
 
 
@@ -359,8 +362,10 @@ def test_one_move_happens_when_eight_reconcilers_look_at_once(rollout, endpoint)
     passed(row, 61)
     traffic(row.candidate, 60)
     # All saw the same numbers of step 0: the second move would rest on evidence of the step before.
-    observed = rollouts.evidence.Counts(requests=60)
-    done = race(8, lambda index: rollouts.rollout_advance(rollout_id=row.pk, observed={row.candidate_id: observed}))
+    row.refresh_from_db()
+    counts = {row.candidate_id: rollouts.evidence.Counts(requests=60)}
+    observed = rollouts.evidence.Observed(row.step_started_at, counts)
+    done = race(8, lambda index: rollouts.rollout_advance(rollout_id=row.pk, observed=observed))
     assert not [one for one in done if isinstance(one, Exception)]
     assert actions(rollout) == ["start", "step", "step"] and weights(endpoint) == {1: 50, 2: 50}
 

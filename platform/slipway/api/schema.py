@@ -61,9 +61,13 @@ class ProblemSchema(AutoSchema):
             )
         return bodies
 
+    def _honours_keys(self) -> bool:
+        action = getattr(self.view, "action", None)
+        return action == "create" or hasattr(getattr(self.view, action or "post", None), "idempotent")
+
     def get_override_parameters(self) -> list[OpenApiParameter]:
         extra = []
-        if self.method == "POST":
+        if self.method == "POST" and self._honours_keys():
             extra.append(OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER))
         if self.method in {"PUT", "PATCH", "DELETE"} or self._matches():
             extra.append(OpenApiParameter("If-Match", str, OpenApiParameter.HEADER))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import orjson
@@ -48,46 +50,66 @@ def locked(row: M) -> M:
     return type(row)._default_manager.select_for_update(no_key=True).get(pk=row.pk)
 
 
-class IdempotentCreate:
-    """`POST` with an `Idempotency-Key` is done once; a repetition gets the first answer.
+def once(request: Request, work: Callable[[], Response]) -> Response:
+    """Does a POST once per `Idempotency-Key`; a repetition gets the first answer.
 
     The key is claimed by an insert in the same transaction as the work, so that a crash leaves neither.
     """
+    key = request.headers.get("Idempotency-Key")
+    if not key:
+        return work()
+    if len(key) > 255 or "\x00" in key:
+        raise Problem("An idempotency key has at most 255 characters.", field="Idempotency-Key")
+    digest = hashlib.sha256(request.path.encode() + b"\n" + idempotency_body(request)).hexdigest()
+    with transaction.atomic():
+        try:
+            with transaction.atomic():
+                record = IdempotencyRecord.objects.create(user=request.user, key=key, body_sha256=digest)
+        except IntegrityError:
+            return _repeat(request, key, digest)
+        answer = work()
+        record.status = answer.status_code
+        record.response = _plain(answer.data)
+        record.location = answer.headers.get("Location", "")
+        record.save(update_fields=["status", "response", "location"])
+        return answer
+
+
+def _repeat(request: Request, key: str, digest: str) -> Response:
+    record = IdempotencyRecord.objects.get(user=request.user, key=key)
+    if record.body_sha256 != digest:
+        raise Problem(
+            "This idempotency key was used with another body.",
+            code="idempotency_key_reused",
+            field="Idempotency-Key",
+        )
+    if record.status is None:
+        raise Conflict("The first request with this key is still running.", code="in_progress")
+    headers = {"Idempotency-Replayed": "true"}
+    if record.location:
+        headers["Location"] = record.location
+    return Response(record.response, status=record.status, headers=headers)
+
+
+Action = Callable[..., Response]
+
+
+def idempotent(action: Action) -> Action:
+    """A POST action that honours `Idempotency-Key`; the schema shows it on these and on `create`."""
+
+    @functools.wraps(action)
+    def wrapped(view: Any, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return once(request, lambda: action(view, request, *args, **kwargs))
+
+    wrapped.idempotent = True  # type: ignore[attr-defined]
+    return wrapped
+
+
+class IdempotentCreate:
+    """A view set whose `create` honours `Idempotency-Key`; the work is in `perform`."""
 
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        key = request.headers.get("Idempotency-Key")
-        if not key:
-            return self.perform(request, *args, **kwargs)
-        if len(key) > 255 or "\x00" in key:
-            raise Problem("An idempotency key has at most 255 characters.", field="Idempotency-Key")
-        digest = hashlib.sha256(request.path.encode() + b"\n" + idempotency_body(request)).hexdigest()
-        with transaction.atomic():
-            try:
-                with transaction.atomic():
-                    record = IdempotencyRecord.objects.create(user=request.user, key=key, body_sha256=digest)
-            except IntegrityError:
-                return self._repeat(request, key, digest)
-            answer = self.perform(request, *args, **kwargs)
-            record.status = answer.status_code
-            record.response = _plain(answer.data)
-            record.location = answer.headers.get("Location", "")
-            record.save(update_fields=["status", "response", "location"])
-            return answer
-
-    def _repeat(self, request: Request, key: str, digest: str) -> Response:
-        record = IdempotencyRecord.objects.get(user=request.user, key=key)
-        if record.body_sha256 != digest:
-            raise Problem(
-                "This idempotency key was used with another body.",
-                code="idempotency_key_reused",
-                field="Idempotency-Key",
-            )
-        if record.status is None:
-            raise Conflict("The first request with this key is still running.", code="in_progress")
-        headers = {"Idempotency-Replayed": "true"}
-        if record.location:
-            headers["Location"] = record.location
-        return Response(record.response, status=record.status, headers=headers)
+        return once(request, lambda: self.perform(request, *args, **kwargs))
 
     def perform(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Does the work; the view set overrides it."""

@@ -14,6 +14,7 @@ from psycopg2 import sql
 from slipway import paths
 from slipway.launch import keys
 from slipway.launch.errors import LaunchError
+from slipway.launch.installer import package_environment
 from slipway.launch.postgres import Postgres
 from slipway.launch.redisserver import Redis
 
@@ -48,6 +49,8 @@ def environment(*, postgres: Postgres | None, redis: Redis | None, mlflow_port: 
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
+        # Prepared environments are installed by uv, which reads none of pip's settings.
+        **package_environment(Path(sys.executable)),
         **_usable_home(),
     }
 
