@@ -193,7 +193,8 @@ def pages(stack: Stack) -> list[str]:
     tabs = ("signature", "artifacts", "metrics", "lineage", "deployments", "jobs", "audit")
     jobs = api.get("/jobs", params={"limit": 1}).json()["results"]
     return [
-        "/", "/models/", "/models/new/", "/models/upload/", f"/models/{version['model']}/", f"/versions/{version['id']}/",
+        "/", "/models/", "/models/new/", "/models/upload/", f"/models/{version['model']}/",
+        f"/versions/{version['id']}/",
         *(f"/versions/{version['id']}/{tab}/" for tab in tabs),
         "/jobs/", *(f"/jobs/{job['id']}/" for job in jobs), "/datasets/", "/endpoints/", "/endpoints/browser/",
         "/endpoints/browser/playground/", "/rollouts/", f"/rollouts/{rollout['id']}/", "/monitoring/", "/targets/",
