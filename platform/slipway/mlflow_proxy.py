@@ -70,6 +70,7 @@ class MlflowProxy:
         try:
             target, path = self._target(scope)
             verdict = await self._door.admit(scope, headers, path)
+            await self._door.placed(scope, path, verdict)
             if scope["path"] == PREFIX:
                 raise Refused(307, "", "", [(b"location", b"/mlflow/")])
             body = _Body(receive, headers, limit=None if rules.is_artifact(scope["method"], path) else LARGEST_CALL)

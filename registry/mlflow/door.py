@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,19 +13,25 @@ from urllib.parse import quote
 import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections
+from django.db.models import Q
 from django.http.request import split_domain_port, validate_host
 
 from registry.mlflow import ownership, rules
 from registry.mlflow.access import Verdict, Verdicts, credential_of, is_same_origin
 from registry.mlflow.rules import Access
-from registry.models import Model
+from registry.models import Model, Version
 from slipway.environment import environment
+from slipway.jobs.models import Job
 
 log = structlog.get_logger(__name__)
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[Any], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+
+# Whose files are in a place is remembered for a moment: a training run stores many at once.
+PLACES = 4096
+PLACE_SECONDS = 5.0
 
 
 class Refused(Exception):
@@ -40,6 +47,7 @@ class Door:
 
     def __init__(self) -> None:
         self._verdicts = Verdicts()
+        self._places: dict[ownership.Place, tuple[str, float]] = {}
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="mlflow-access")
 
     def close(self) -> None:
@@ -74,6 +82,29 @@ class Door:
             raise Refused(403, "PERMISSION_DENIED", _denial(access, verdict))
         return verdict
 
+    async def placed(self, scope: Scope, path: str, verdict: Verdict) -> None:
+        """Raises the `Refused` answer when files of another project's version would change (see `ownership`)."""
+        if verdict.projects is None:
+            return
+        try:
+            place = ownership.place_of(scope["method"], path, scope["query_string"])
+        except ownership.Denied as denied:
+            raise Refused(403, "PERMISSION_DENIED", str(denied)) from None
+        if place is None:
+            return
+        known = self._places.get(place)
+        if known is None or known[1] < time.monotonic():
+            try:
+                owner = await asyncio.get_running_loop().run_in_executor(self._threads, _owner, place)
+            except (OperationalError, InterfaceError) as error:
+                log.warning("mlflow_access_database_away", error=str(error))
+                raise away("Slipway's database does not answer. Try again in a few seconds.") from error
+            if len(self._places) >= PLACES:
+                self._places.clear()
+            known = self._places[place] = (owner, time.monotonic() + PLACE_SECONDS)
+        if known[0] and not verdict.may_write_in(known[0]):
+            raise Refused(403, "PERMISSION_DENIED", "These files belong to a project in which you may not write.")
+
     async def registered(self, path: str, body: bytes, verdict: Verdict) -> bytes:
         """The body of a change of a registered model, as it may pass on (see `ownership`)."""
         look_up = asyncio.get_running_loop().run_in_executor
@@ -87,6 +118,21 @@ class Door:
         except (OperationalError, InterfaceError) as error:
             log.warning("mlflow_access_database_away", error=str(error))
             raise away("Slipway's database does not answer. Try again in a few seconds.") from error
+
+
+def _owner(place: ownership.Place) -> str:
+    """Slug of the project whose version came first out of a run or a logged model, or an empty text."""
+    close_old_connections()
+    if place.model:
+        source = Q(mlflow_source=f"models:/{place.model}")
+        uri = f"mlflow-artifacts:/{place.experiment}/models/{place.model}/artifacts"
+        rows = Version.objects.filter(source | Q(mlflow_source=uri) | Q(artifacts__uri=uri))
+    else:
+        rows = Version.objects.filter(mlflow_run_id=place.run)
+    found = rows.order_by("id").values_list("model__project__slug", flat=True).first()
+    if found is None and place.run:  # a run that records one of our jobs
+        found = Job.objects.filter(mlflow_run_id=place.run).values_list("project__slug", flat=True).first()
+    return found or ""
 
 
 def _owners(names: list[str]) -> dict[str, str]:

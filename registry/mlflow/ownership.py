@@ -4,13 +4,18 @@ A version registered in MLflow appears in a project of ours: that of the model w
 its tag `slipway.project` names, else the first. So whoever changes a registered model, or names a project, must
 be allowed to write there; and a version without a tag, by somebody who may not write in the first project, is
 given the tag of one in which they may.
+
+The files of a run or of a logged model belong, once a version came out of it, to that version's project: its
+digests, its exports and its retraining depend on them.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qs, unquote
 
 from registry.mlflow.access import Verdict
 
@@ -18,6 +23,41 @@ TAG = "slipway.project"
 _REGISTERED = re.compile(r"/(?:ajax-)?api/\d\.\d/mlflow/((?:registered-models|model-versions)(?:/[^/]+)?)(?:/.*)?")
 # With any other, MLflow would read a bucket or a host with its own rights, for whoever asks.
 _SOURCE = re.compile(r"(?:runs:/|models:/|mlflow-artifacts:/)(?!/).*", re.DOTALL)
+
+
+_PLACED = re.compile(r"/(?:ajax-)?api/\d\.\d/mlflow-artifacts/(?:artifacts|mpu/[a-z]+)(?:/(.*))?", re.DOTALL)
+_UPLOADED = re.compile(r"/(?:ajax-)?api/\d\.\d/mlflow/upload-artifact")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Whose files a request changes: a run's, or a logged model's (then `model` is its id)."""
+
+    run: str = ""
+    model: str = ""
+    experiment: str = ""
+
+
+def place_of(method: str, path: str, query: bytes) -> Place | None:
+    """Where a request writes or deletes files; None when it does neither. Raises Denied for whole experiments."""
+    if method in {"GET", "HEAD", "OPTIONS"}:
+        return None
+    path = re.sub(r"/{2,}", "/", path)
+    if _UPLOADED.fullmatch(path):
+        values = parse_qs(query.decode("latin-1"))
+        return Place(run=next(iter(values.get("run_uuid") or values.get("run_id") or [""])))
+    found = _PLACED.fullmatch(path)
+    if found is None:
+        return None
+    text = found[1] or ""
+    while (decoded := unquote(text)) != text:  # MLflow decodes once more
+        text = decoded
+    parts = [part for part in text.split("/") if part not in {"", "."}]
+    if len(parts) < 3:
+        raise Denied("Files can only be changed below a run or a logged model.")
+    if parts[1] == "models":
+        return Place(model=parts[2], experiment=parts[0])
+    return Place(run=parts[1])
 
 
 class Denied(Exception):

@@ -10,7 +10,7 @@ import pytest
 from django.contrib.auth.models import AnonymousUser
 
 from registry.intake import version_from_mlflow
-from registry.mlflow import access, ownership
+from registry.mlflow import access, door, ownership
 from registry.mlflow.access import Credential, Verdict, Verdicts
 from registry.models import Model, Origin, Version
 from slipway.accounts import policy
@@ -147,3 +147,43 @@ def test_retraining_is_refused_when_the_name_is_another_projects(
     with pytest.raises(Conflict):
         version_from_mlflow(project=project, origin=Origin.RETRAINING, **values)
     assert not Version.objects.filter(model__project=other).exists()
+
+
+ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "expected"),
+    [
+        ("PUT", ARTIFACTS + "4/abc/artifacts/project/train.py", b"", ownership.Place(run="abc")),
+        ("DELETE", ARTIFACTS + "4//./abc/artifacts/x", b"", ownership.Place(run="abc")),
+        ("PUT", ARTIFACTS + "4/%61bc/artifacts/x", b"", ownership.Place(run="abc")),
+        ("POST", "/api/2.0/mlflow-artifacts/mpu/create/4/abc/artifacts/x", b"", ownership.Place(run="abc")),
+        ("PUT", ARTIFACTS + "4/models/m-1/artifacts/x", b"", ownership.Place(model="m-1", experiment="4")),
+        ("POST", "/ajax-api/2.0/mlflow/upload-artifact", b"run_uuid=abc&path=x", ownership.Place(run="abc")),
+        ("GET", ARTIFACTS + "4/abc/artifacts/x", b"", None),
+        ("POST", "/api/2.0/mlflow/runs/create", b"", None),
+    ],
+)
+def test_place_is_found_when_files_change(
+    method: str, path: str, query: bytes, expected: ownership.Place | None
+) -> None:
+    assert ownership.place_of(method, path, query) == expected
+
+
+@pytest.mark.parametrize("path", ["", "4", "4/abc", "4//", "%34/abc/."])
+def test_whole_experiments_are_denied_when_files_are_deleted(path: str) -> None:
+    with pytest.raises(ownership.Denied):
+        ownership.place_of("DELETE", ARTIFACTS + path, b"")
+
+
+def test_files_belong_to_the_first_version_when_others_name_its_run(
+    people: dict[str, User], new_version: Callable[..., Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "close_old_connections", lambda: None)  # the test's own would be closed
+    new_version(mlflow_run_id="abc", mlflow_source="models:/m-1")
+    theirs = Model.objects.create(project=Project.objects.get(slug="other"), name="grab")
+    Version.objects.create(model=theirs, number=1, origin=Origin.MLFLOW, mlflow_run_id="abc")
+    assert door._owner(ownership.Place(run="abc")) == "vision"
+    assert door._owner(ownership.Place(model="m-1", experiment="4")) == "vision"
+    assert door._owner(ownership.Place(run="nobodys")) == ""
