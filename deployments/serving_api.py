@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 from asgiref.sync import sync_to_async
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import DatabaseError, close_old_connections
 from django.http import FileResponse, HttpRequest, HttpResponse
 from django.views.decorators.http import require_GET
 from drf_spectacular.types import OpenApiTypes
@@ -82,7 +82,6 @@ async def state(request: HttpRequest) -> HttpResponse:
             await asyncio.sleep(_PERIOD)
         document = await sync_to_async(_document, thread_sensitive=False)()
     except DatabaseError:
-        await sync_to_async(connection.close, thread_sensitive=False)()
         return problems.response(request, 503, "The database does not answer.", "database_away")
     return HttpResponse(
         orjson.dumps(document),
