@@ -18,7 +18,7 @@ test: install-test check pytest  ## Everything that must hold before a commit
 check: install-test  ## Style, types, import direction, Django's own checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy engine serving $(wildcard */services.py)
+	$(BIN)/mypy engine serving $(wildcard */services.py platform/slipway/*/services.py)
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py check --deploy --fail-level WARNING
 	$(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
