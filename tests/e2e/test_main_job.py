@@ -161,15 +161,15 @@ def test_canary_goes_back_by_itself_when_candidate_fails_with_real_rows(demo: An
         answered += answer.status_code == 200
         if answer.status_code != 200:
             failed += 1
-            if state == "rolled_back":
+            if state == "rolled-back":
                 stable_errors.append(answer.text)
         if (failed + answered) % 20 == 0:
             state = story.client.get(f"/rollouts/{rollout['id']}")["state"]
-            if state == "rolled_back" and (failed + answered) % 400 == 0:
+            if state == "rolled-back" and (failed + answered) % 400 == 0:
                 break
         time.sleep(0.005)
     ended = story.client.get(f"/rollouts/{rollout['id']}")
-    assert ended["state"] == "rolled_back" and "Error burst" in ended["reason"], ended
+    assert ended["state"] == "rolled-back" and "Error burst" in ended["reason"], ended
     assert 20 <= failed < answered
     # The reconciler looks every second and serving hears of it by long poll.
     assert len(stable_errors) <= 20
