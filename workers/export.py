@@ -102,7 +102,8 @@ def ingest(job: JobContext, params: IngestParams) -> Done:
         for role, found in datasets.items():
             results.dataset_record(version=version, role=role, **found)
         version.refresh_from_db()
-        if version.state == "ready":
+        # What the scan could not follow is opened only when a person asks for it (and then in the sandbox).
+        if version.state == "ready" and scanned["verdict"] == Verdict.CLEAN:
             able = [name for name, entry in exporters().items() if entry.why_not(version.framework) is None]
             export_request(actor=None, version=version, exporters=able)
         return {"artifact": artifact.pk, "state": version.state}
