@@ -75,3 +75,11 @@ def evidence(position: Any, tone: str) -> SafeString:
 def tone_bar(percent: float, tone: int) -> SafeString:
     """One bar of a histogram in the colour of its deployment."""
     return bars([{"share": percent, "tone": (tone - 1) % 4 + 1}])
+
+
+@register.simple_tag
+def swatch(tone: int) -> SafeString:
+    """The colour of a deployment before its name."""
+    return format_html(
+        '<svg class="key s{}" viewBox="0 0 12 12" aria-hidden="true"><rect width="12" height="12" rx="3"/></svg>', tone
+    )

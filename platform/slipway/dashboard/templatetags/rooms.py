@@ -30,6 +30,19 @@ def deployment_traffic(deployments: Any) -> dict[int, dict[str, Any]]:
     return monitoring.traffic([row.pk for row in deployments], minutes=5)
 
 
+@register.simple_tag
+def job_link(number: int) -> SafeString:
+    """A job by its number."""
+    return format_html('<a href="{}">{}</a>', reverse("job", args=[number]), _("job %(n)s") % {"n": number})
+
+
+@register.simple_tag
+def change_of(rollout: Any) -> str:
+    """What a rollout replaces by what."""
+    old, new = rollout.stable.artifact.version.number, rollout.candidate.artifact.version.number
+    return _("Version %(old)s → version %(new)s") % {"old": old, "new": new}
+
+
 _RESULT_PAGES = {
     "version_id": "version",
     "version": "version",

@@ -242,6 +242,12 @@ def tensors(signature: dict[str, Any]) -> list[tuple[str, list[Any]]]:
 
 
 @register.filter
+def shape(dims: list[int]) -> str:
+    """[-1, 64] → [any, 64]"""
+    return f"[{', '.join(_('any') if dim < 0 else str(dim) for dim in dims)}]"
+
+
+@register.filter
 def pretty(value: Any) -> str:
     """JSON for people."""
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)[:20_000]
