@@ -50,12 +50,16 @@ def as_problem(request: HttpRequest, response: HttpResponse) -> HttpResponse:
 
 
 class Gzip(GZipMiddleware):
-    """Compresses texts. Streams of events must not wait in a compressor, and model files gain nothing."""
+    """Compresses texts. Streams of events must not wait in a compressor, and model files gain nothing.
+
+    JSON with an entity tag stays as it is: a compressor has to weaken the tag, and `If-Match` wants a strong one.
+    """
 
     TEXTS = ("text/html", "text/css", "text/javascript", "application/json", "image/svg+xml")
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        if not response.get("Content-Type", "").startswith(self.TEXTS):
+        kind = response.get("Content-Type", "")
+        if not kind.startswith(self.TEXTS) or (kind == "application/json" and response.has_header("ETag")):
             return response
         return super().process_response(request, response)
 
