@@ -29,6 +29,7 @@ from slipway.accounts.pages import Slice, newest, text_in
 
 PAGE = 50
 ALIVE = dt.timedelta(seconds=15)
+QUIET = dt.timedelta(minutes=1)
 
 
 def endpoints_page(user: Any, project: Project | None, values: Any) -> Slice[Any]:
@@ -106,14 +107,21 @@ def generation() -> int:
 
 
 def servers(deployments: list[Deployment], limit: int = 32) -> list[dict[str, Any]]:
-    """Server processes seen in the last hour, and what each says about the given deployments."""
-    hour = timezone.now() - dt.timedelta(hours=1)
-    alive = timezone.now() - ALIVE
+    """Server processes seen in the last hour, and what each says about the given deployments.
+
+    `alive`: it reported lately; `quiet`: it has not for so long that it is likely gone.
+    """
+    now = timezone.now()
     found = []
-    for server in Server.objects.filter(seen_at__gte=hour).order_by("-seen_at")[:limit]:
+    for server in Server.objects.filter(seen_at__gte=now - dt.timedelta(hours=1)).order_by("-seen_at")[:limit]:
         loaded = [(row, server.deployments.get(str(row.pk))) for row in deployments]
         found.append(
-            {"server": server, "alive": server.seen_at >= alive, "loaded": [pair for pair in loaded if pair[1]]}
+            {
+                "server": server,
+                "alive": server.seen_at >= now - ALIVE,
+                "quiet": server.seen_at < now - QUIET,
+                "loaded": [pair for pair in loaded if pair[1]],
+            }
         )
     return found
 

@@ -133,10 +133,10 @@ def moves(rollout: Rollout) -> list[dict[str, Any]]:
         add("resume", _("Resume"), _("Goes on with this step; its clock starts again.") % words)
     if rollout.state in (RolloutState.PROGRESSING, RolloutState.PAUSED, RolloutState.BAKING):
         effect = _("Sends all traffic of %(endpoint)s back to version %(old)d and ends the rollout.") % words
-        add("abort", _("Abort, back to version %(old)d") % words, effect, "danger")
+        add("abort", _("Back to version %(old)d") % words, effect, "danger")
     if rollout.state == RolloutState.PROMOTED and rollout.stable.state != DeploymentState.RETIRED:
         effect = _("Sends all traffic of %(endpoint)s back to version %(old)d at once.") % words
-        add("roll-back", _("Roll back to version %(old)d") % words, effect, "danger")
+        add("roll-back", _("Back to version %(old)d") % words, effect, "danger")
     if rollout.state in (RolloutState.PROGRESSING, RolloutState.PAUSED):
         _forward(rollout, words, add)
     return found

@@ -85,6 +85,7 @@ def endpoint(request: SignedIn, name: str) -> HttpResponse:
     """One endpoint: split, charts, histogram, replicas, history."""
     row = selectors.endpoint_get(request.user, name)
     shown = selectors.shown_on(row)
+    servers = selectors.servers(shown)
     context = {
         "section": "endpoints",
         "project": row.project,
@@ -94,7 +95,8 @@ def endpoint(request: SignedIn, name: str) -> HttpResponse:
         "rollout": selectors.rollout_under_way(row),
         "returnable": selectors.returnable(row),
         "history": selectors.history_of(row),
-        "servers": selectors.servers(shown),
+        "servers": [one for one in servers if not one["quiet"]],
+        "quiet": [one for one in servers if one["quiet"]],
         "generation": selectors.generation(),
         "span": request.GET.get("span", "900"),
         "spans": [("900", _("15 min")), ("3600", _("1 h")), ("21600", _("6 h"))],
@@ -179,13 +181,21 @@ def _start(request: SignedIn, form: Any) -> str:
     return reverse("rollout", args=[row.pk])
 
 
+def _signature(shown: list[Any]) -> dict[str, Any]:
+    """What requests to an endpoint look like: as the artifact with most of the traffic has it."""
+    if not shown:
+        return {}
+    served = max(shown, key=lambda row: (row.state == DeploymentState.LIVE, row.weight, row.pk)).artifact
+    return snippets.served_signature(served)
+
+
 @login_required
 @require_http_methods(["GET", "POST"])
 def playground(request: SignedIn, name: str) -> HttpResponse:
     """A real request, its answer and the same request as curl and Python."""
     row = selectors.endpoint_get(request.user, name)
     shown = selectors.shown_on(row)
-    signature = (shown[0].artifact.signature or shown[0].artifact.version.signature) if shown else {}
+    signature = _signature(shown)
     example = snippets.shortened(snippets.example_request(signature))
     form = forms.PlaygroundForm(posted(request), initial={"body": example})
     if row.access != "token":

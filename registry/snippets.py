@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from registry.models import Version
@@ -10,8 +12,18 @@ from slipway.environment import environment
 
 
 def example_value(datatype: str) -> Any:
-    """A harmless value of a V2 datatype."""
-    return {"BOOL": True, "BYTES": "text"}.get(datatype, 0.0 if datatype.startswith("FP") else 0)
+    """A harmless value of a V2 datatype; JSON knows one kind of number, so 0 serves floats too."""
+    return {"BOOL": True, "BYTES": "text"}.get(datatype, 0)
+
+
+def served_signature(artifact: Any, artifacts: Iterable[Any] = ()) -> dict[str, Any]:
+    """What a request must look like: exporters rename inputs, so the served file's own names come first.
+
+    Then those of the newest of the other ONNX artifacts, then those of the training run.
+    """
+    others = sorted((one for one in artifacts if one.format == "onnx"), key=lambda one: -one.pk)
+    candidates = [one.signature for one in (artifact, *others)]
+    return next((found for found in candidates if found and found.get("inputs")), artifact.version.signature or {})
 
 
 def example_request(signature: dict[str, Any]) -> dict[str, Any]:
@@ -45,6 +57,8 @@ def python(url: str, body: str, token: bool) -> str:
     """The same request with httpx."""
     auth = ', headers={"Authorization": f"Bearer {os.environ[\'SLIPWAY_TOKEN\']}"}' if token else ""
     first = "import os\n\nimport httpx\n" if token else "import httpx\n"
+    with contextlib.suppress(ValueError, RecursionError):
+        body = repr(json.loads(body))  # true, false and null are spelled differently in Python
     return f'{first}\nbody = {body}\nanswer = httpx.post("{url}", json=body{auth})\nprint(answer.json())'
 
 
@@ -64,10 +78,10 @@ def for_version(version: Version, artifacts: list[Any]) -> dict[str, str]:
     found = {
         "api": f'curl {api} \\\n  -H "Authorization: Bearer $SLIPWAY_TOKEN"',
     }
-    live = [row for artifact in artifacts for row in artifact.deployments.all() if row.state == "live"]
+    live = [(artifact, row) for artifact in artifacts for row in artifact.deployments.all() if row.state == "live"]
     if live:
-        endpoint = live[0].endpoint
-        body = shortened(example_request(version.signature))
+        artifact, endpoint = live[0][0], live[0][1].endpoint
+        body = shortened(example_request(served_signature(artifact, artifacts)))
         token = endpoint.access == "token"
         found |= {
             "curl": curl(infer_url(endpoint.name), body, token),

@@ -2,49 +2,87 @@
 // The page names the data ([data-charts]) and one place for each series ([data-chart]).
 import { onRing } from "./live.js";
 
+const HEIGHT = 190;
 const root = document.querySelector("[data-charts]");
 const plots = new Map();
-const colours = () => {
-  const style = getComputedStyle(document.documentElement);
-  return { series: [1, 2, 3, 4].map((n) => style.getPropertyValue(`--series-${n}`).trim()), line: style.getPropertyValue("--line").trim(), muted: style.getPropertyValue("--muted").trim() };
-};
-const clock = (at) => new Date(at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
+const time = new Intl.DateTimeFormat(document.documentElement.lang || "en", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const clock = (at) => time.format(new Date(at * 1000));
 let data = null, timer = 0;
+
+function colours() {
+  const style = getComputedStyle(document.documentElement);
+  const value = (name) => style.getPropertyValue(name).trim();
+  return { series: [1, 2, 3, 4].map((n) => value(`--series-${n}`)), line: value("--line"), muted: value("--muted") };
+}
+
+/** Which labels have room: from the right, so that of a crowd the last one speaks. */
+function labelled(seen, right, gap) {
+  let free = Infinity;
+  for (const mark of [...seen].reverse()) {
+    const left = mark.x + gap + mark.width > right ? mark.x - gap - mark.width : mark.x + gap;
+    mark.at = left + mark.width + gap <= free ? left : null;
+    free = Math.min(free, mark.x, mark.at ?? Infinity);
+  }
+  return seen;
+}
 
 /** Dashed lines where a rollout moved traffic, drawn behind the series. */
 function marks(look) {
   return { hooks: { drawAxes: [(plot) => {
-    const { ctx, bbox } = plot;
+    const { ctx, bbox } = plot, scale = devicePixelRatio, right = bbox.left + bbox.width;
     ctx.save();
     ctx.strokeStyle = ctx.fillStyle = look.muted;
-    ctx.setLineDash([4 * devicePixelRatio, 4 * devicePixelRatio]);
+    ctx.setLineDash([4 * scale, 4 * scale]);
     ctx.textAlign = "left";
-    ctx.font = `${11 * devicePixelRatio}px system-ui`;
-    for (const mark of data.marks) {
-      const x = Math.round(plot.valToPos(mark.at, "x", true));
-      if (x < bbox.left || x > bbox.left + bbox.width) continue;
+    ctx.font = `${11 * scale}px system-ui`;
+    const seen = data.marks
+      .map((mark) => ({ label: mark.label, x: Math.round(plot.valToPos(mark.at, "x", true)), width: ctx.measureText(mark.label).width }))
+      .filter((mark) => mark.x >= bbox.left && mark.x <= right);
+    for (const mark of labelled(seen, right, 4 * scale)) {
       ctx.beginPath();
-      ctx.moveTo(x, bbox.top);
-      ctx.lineTo(x, bbox.top + bbox.height);
+      ctx.moveTo(mark.x, bbox.top);
+      ctx.lineTo(mark.x, bbox.top + bbox.height);
       ctx.stroke();
-      ctx.fillText(mark.label, x + 4 * devicePixelRatio, bbox.top + 12 * devicePixelRatio);
+      if (mark.at !== null) ctx.fillText(mark.label, mark.at, bbox.top + 12 * scale);
     }
     ctx.restore();
   }] } };
 }
 
+/** The time under the cursor, with the marks that the cursor is on. */
+function moment(plot, at) {
+  if (!at) return "–";
+  const x = plot.valToPos(at, "x");
+  const near = data.marks.filter((mark) => Math.abs(plot.valToPos(mark.at, "x") - x) < 6);
+  return [clock(at), ...near.map((mark) => `${clock(mark.at)} → ${mark.label}`)].join(" · ");
+}
+
 function options(place, look) {
   const unit = place.dataset.unit;
-  const show = (value) => (value == null ? "–" : `${Number(value.toPrecision(3))}${unit ? ` ${unit}` : ""}`);
+  const short = (value) => Number(value.toPrecision(3));
+  const show = (value) => (value == null ? "–" : `${short(value)}${unit ? ` ${unit}` : ""}`);
   const axis = { stroke: look.muted, grid: { stroke: look.line, width: 1 }, ticks: { show: false }, font: "11px system-ui" };
   return {
-    width: place.clientWidth || 480, height: 190,
+    width: place.clientWidth || 480,
+    height: HEIGHT,
     cursor: { sync: { key: "slipway" }, points: { size: 6 } },
     scales: { y: { range: (plot, low, high) => [0, high > 0 ? high * 1.15 : 1] } },
-    axes: [{ ...axis, space: 60, values: (plot, ticks) => ticks.map(clock) }, { ...axis, size: 46, values: (plot, ticks) => ticks.map((tick) => Number(tick.toPrecision(3))) }],
+    axes: [
+      { ...axis, space: 60, values: (plot, ticks) => ticks.map(clock) },
+      { ...axis, size: 46, values: (plot, ticks) => ticks.map(short) },
+    ],
     legend: { markers: { width: 0, fill: (plot, index) => look.series[(index - 1) % 4] } },
-    series: [{ label: root.dataset.time, value: (plot, at) => (at ? clock(at) : "–") },
-      ...data.lines.map((line, index) => ({ label: line.label, stroke: look.series[index % 4], width: 2, spanGaps: false, points: { show: false }, value: (plot, value) => show(value) }))],
+    series: [
+      { label: root.dataset.time, value: moment },
+      ...data.lines.map((line, index) => ({
+        label: line.label,
+        stroke: look.series[index % 4],
+        width: 2,
+        spanGaps: false,
+        points: { show: false },
+        value: (plot, value) => show(value),
+      })),
+    ],
     plugins: [marks(look)],
   };
 }
@@ -75,6 +113,10 @@ function redraw() {
   draw();
 }
 
+function resize() {
+  for (const [place, { plot }] of plots) plot.setSize({ width: place.clientWidth, height: HEIGHT });
+}
+
 if (root) {
   read();
   onRing((topic, id) => {
@@ -82,5 +124,5 @@ if (root) {
     if ((mine || topic === "rollout" || topic === "poll") && !timer) timer = setTimeout(() => { timer = 0; read(); }, 2000);
   });
   document.addEventListener("slipway:theme", redraw);
-  new ResizeObserver(() => { for (const [place, { plot }] of plots) plot.setSize({ width: place.clientWidth, height: 190 }); }).observe(root);
+  new ResizeObserver(resize).observe(root);
 }

@@ -83,5 +83,6 @@ if (dialog) {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step && rows.length) { event.preventDefault(); chosen = (chosen + step + rows.length) % rows.length; mark(); }
     if (event.key === "Enter") { event.preventDefault(); go(chosen); }
+    if (event.key === "Escape" && !event.isComposing) { event.preventDefault(); dialog.close(); } // a search field would only empty itself
   });
 }

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import re
 from collections.abc import Callable
+from html import unescape
 from typing import Any
 
 import httpx
 import pytest
 from django.test import Client
+from django.utils import timezone
 
-from deployments.models import Deployment, Endpoint, Rollout
+from deployments.models import Deployment, Endpoint, Rollout, Server
 from monitoring.models import Alert, Policy
 from registry.models import Model, Version
 from slipway.accounts.models import Membership, Project, Token
@@ -204,3 +208,64 @@ def test_playground_says_so_when_server_is_away(
     monkeypatch.setattr(httpx, "post", post)
     answer = browser_as("developer").post("/endpoints/digits/playground/", {"body": "{}"})
     assert answer.status_code == 200 and "could not be reached" in answer.content.decode()
+
+
+def test_playground_and_snippets_name_the_served_files_own_input(
+    browser_as: Browser, world: dict[str, Any], addresses: dict[str, str]
+) -> None:
+    version = world["versions"][4]
+    trained = {"inputs": [{"name": "input_0", "datatype": "FP64", "shape": [-1, 2]}], "outputs": []}
+    Version.objects.filter(pk=version.pk).update(signature=trained)
+    live = world["endpoint"].deployments.get(artifact__version=version, state="live").artifact
+    live.signature = {"inputs": [{"name": "pixels", "datatype": "FP32", "shape": [-1, 3]}], "outputs": []}
+    live.save()
+    text = unescape(browser_as("developer").get(addresses["version"]).content.decode())
+    assert '"name": "pixels", "shape": [1, 3], "datatype": "FP32", "data": [0, 0, 0]' in text
+    assert "input_0" not in text
+    serving = Deployment.objects.filter(endpoint=world["endpoint"], state="live")
+    serving.filter(artifact=live).update(weight=90)
+    serving.exclude(artifact=live).update(weight=10)
+    text = unescape(browser_as("developer").get("/endpoints/digits/playground/").content.decode())
+    assert '"name": "pixels"' in text and "input_0" not in text
+
+
+@pytest.mark.parametrize(
+    ("state", "testid", "effect"),
+    [
+        ("baking", "abort", "back to version 3 and ends the rollout."),
+        ("promoted", "roll-back", "back to version 3 at once."),
+    ],
+)
+def test_rollout_offers_the_way_back_in_the_same_words(
+    browser_as: Browser, world: dict[str, Any], addresses: dict[str, str], state: str, testid: str, effect: str
+) -> None:
+    Rollout.objects.filter(pk=world["rollout"].pk).update(state=state)
+    text = " ".join(browser_as("operator").get(addresses["rollout"]).content.decode().split())
+    button = re.search(rf'<button [^>]*data-testid="{testid}">\s*([^<]+?)\s*</button>', text)
+    assert button and button[1] == "Back to version 3"
+    assert effect in text
+    assert text.count(">Back to version 3") + text.count("> Back to version 3") == 3  # button, title, confirmation
+
+
+def test_endpoint_says_the_same_words_when_promoted(browser_as: Browser, world: dict[str, Any]) -> None:
+    Rollout.objects.filter(pk=world["rollout"].pk).update(state="promoted")
+    text = browser_as("operator").get("/endpoints/digits/").content.decode()
+    assert "Back to version 3" in text and 'data-testid="roll-back"' in text
+
+
+def test_processes_long_unheard_of_are_one_line(browser_as: Browser, world: dict[str, Any]) -> None:
+    browser = browser_as("viewer")
+    fresh = browser.get("/endpoints/digits/").content.decode()
+    assert 'data-testid="replicas"' in fresh and "gone quiet" not in fresh
+    Server.objects.filter(process=1).update(seen_at=timezone.now() - dt.timedelta(seconds=90))
+    some = browser.get("/endpoints/digits/").content.decode()
+    assert 'data-testid="replicas"' in some and "1 process gone quiet" in some
+    Server.objects.update(seen_at=timezone.now() - dt.timedelta(seconds=90))
+    none = browser.get("/endpoints/digits/").content.decode()
+    assert 'data-testid="replicas"' not in none and "2 processes gone quiet" in none
+    assert "No inference server has reported in the last minute." in none
+
+
+def test_twin_lists_when_traffic_was_moved(browser_as: Browser, world: dict[str, Any]) -> None:
+    text = " ".join(browser_as("viewer").get("/endpoints/digits/").content.decode().split())
+    assert 'data-testid="marks"' in text and "→ 10 %," in text and "→ 25 %</span>" in text

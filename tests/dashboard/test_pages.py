@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,3 +118,24 @@ def test_signed_in_person_sees_chinese_when_chosen(browser_as: Browser, world: d
     browser.post("/i18n/setlang/", {"language": "zh-hans", "next": "/"})
     text = browser.get("/").content.decode()
     assert 'lang="zh-Hans"' in text and "需要关注" in text
+
+
+def test_pages_arrive_compressed_when_the_browser_can(browser_as: Browser, addresses: dict[str, str]) -> None:
+    browser = browser_as("admin")
+    for name, address in (LISTS | addresses).items():
+        answer = browser.get(address, headers={"accept-encoding": "gzip"})
+        if answer.headers["Content-Type"].startswith("text/html") and name != "log":
+            assert answer.headers["Content-Encoding"] == "gzip", name
+            assert len(answer.content) < 30_000, (name, len(answer.content))
+            assert "accept-encoding" in answer.headers["Vary"].lower(), name
+
+
+TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
+
+
+def test_templates_can_be_read_by_a_stranger() -> None:
+    for file in TEMPLATES.rglob("*.html"):
+        lines = file.read_text().splitlines()
+        assert len(lines) <= 250, file
+        for number, line in enumerate(lines, 1):
+            assert len(line) <= 140 or "_(" in line or "translate" in line, f"{file}:{number} is {len(line)} wide"

@@ -54,6 +54,19 @@ async def ready(frames: AsyncIterator[bytes]) -> None:
     await heard(frames, b"here")
 
 
+def test_stream_is_not_compressed_when_the_browser_can(two: dict[str, Any]) -> None:
+    async def run() -> None:
+        client = AsyncClient()
+        await client.aforce_login(two["member"])
+        answer = await client.get("/events", headers={"accept-encoding": "gzip"})
+        assert answer.streaming and "Content-Encoding" not in answer.headers
+        frames = aiter(answer.streaming_content)
+        assert await heard(frames, b"retry")  # at once, not when a buffer is full
+        await frames.aclose()
+
+    asyncio.run(run())
+
+
 def test_stream_refuses_when_anonymous(two: dict[str, Any]) -> None:
     async def run() -> None:
         answer = await AsyncClient().get("/events")

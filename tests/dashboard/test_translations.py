@@ -47,7 +47,7 @@ def test_compiled_file_is_current(tmp_path: Path) -> None:
 def test_every_text_of_the_templates_is_in_the_catalogue() -> None:
     known = {key.split("\x04")[-1] for key in entries()}
     root = PO.parents[3] / "templates"
-    literal = re.compile(r"""\{% translate (?:"([^"]*)"|'([^']*)')""")
+    literal = re.compile(r"""(?:\{% translate |_\()(?:"([^"]*)"|'([^']*)')""")
     for file in root.rglob("*.html"):
         for match in literal.finditer(file.read_text()):
             text = (match[1] or match[2]).replace("%", "%%")

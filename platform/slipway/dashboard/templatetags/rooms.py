@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from typing import Any
 
 from django import template
 from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -94,11 +96,22 @@ def endpoint_figures(deployments: list[Any]) -> dict[str, Any]:
     }
 
 
+def _seconds(span: str) -> int:
+    return int(span) if span.isdigit() and int(span) in monitoring.SPANS else 900
+
+
 @register.simple_tag
 def series_twin(deployments: list[Any], span: str) -> list[dict[str, Any]]:
     """The charts as rows of a table."""
-    seconds = int(span) if span.isdigit() and int(span) in monitoring.SPANS else 900
-    return monitoring.twin(monitoring.series(deployments, seconds))
+    return monitoring.twin(monitoring.series(deployments, _seconds(span)))
+
+
+@register.simple_tag
+def series_marks(endpoint: Any, span: str) -> list[dict[str, Any]]:
+    """[{at, label}]: when a rollout moved traffic in the span of the charts."""
+    now = timezone.now()
+    marks = deployed.marks_of(endpoint, int(now.timestamp()) - _seconds(span))
+    return [{"at": dt.datetime.fromtimestamp(mark["at"], dt.UTC), "label": mark["label"]} for mark in marks]
 
 
 @register.simple_tag

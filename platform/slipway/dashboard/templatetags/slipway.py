@@ -244,7 +244,8 @@ def tensors(signature: dict[str, Any]) -> list[tuple[str, list[Any]]]:
 @register.filter
 def shape(dims: list[int]) -> str:
     """[-1, 64] → [any, 64]"""
-    return f"[{', '.join(_('any') if dim < 0 else str(dim) for dim in dims)}]"
+    free = _("any")
+    return f"[{', '.join(free if dim < 0 else str(dim) for dim in dims)}]"
 
 
 @register.filter
