@@ -63,6 +63,8 @@ class Run:
                 env=self.env,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
+                # Whoever runs the tests under nohup hands an ignored hang-up down, which `up` respects.
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
             )
 
     def said(self) -> str:
