@@ -82,10 +82,12 @@ class Call:
             if label is not None:
                 self.label = arrays[asked.index(label)]
             return encode(deployment.endpoint, deployment.version, envelope, model, names, arrays)
-        except InvalidArgument as error:
-            log.info("deployment %s refused its inputs: %s", deployment.id, error)
-            raise BadInput("the model refuses these inputs: their shapes do not fit together") from None
         except Exception as error:
+            # Each tensor fitted the signature. Several may still not fit together, which is the caller's fault;
+            # a single one that the model cannot take is the model's, and has to count against a canary.
+            if isinstance(error, InvalidArgument) and len(self.feeds) > 1:
+                log.info("deployment %s refused its inputs: %s", deployment.id, error)
+                raise BadInput("the model refuses these inputs: their shapes do not fit together") from None
             reference = secrets.token_hex(4)
             log.warning("deployment %s failed (reference %s): %s", deployment.id, reference, error)
             raise ModelFailure(500, f"the model failed on these inputs (reference {reference})") from None
