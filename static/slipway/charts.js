@@ -15,21 +15,20 @@ function colours() {
   return { series: [1, 2, 3, 4].map((n) => value(`--series-${n}`)), line: value("--line"), muted: value("--muted") };
 }
 
-/** Which labels have room: from the right, so that of a crowd the last one speaks. */
-function labelled(seen, right, gap) {
-  let free = Infinity;
+/** Says which labels have room beside their line: from the right, so that of a crowd the last one speaks. */
+function labelled(seen, gap) {
+  let next = Infinity;
   for (const mark of [...seen].reverse()) {
-    const left = mark.x + gap + mark.width > right ? mark.x - gap - mark.width : mark.x + gap;
-    mark.at = left + mark.width + gap <= free ? left : null;
-    free = Math.min(free, mark.x, mark.at ?? Infinity);
+    mark.shown = mark.x + mark.width + gap <= next;
+    next = mark.x;
   }
   return seen;
 }
 
-/** Dashed lines where a rollout moved traffic, drawn behind the series. */
+/** Dashed lines where a rollout moved traffic, drawn behind the series; their labels stand above the plot. */
 function marks(look) {
   return { hooks: { drawAxes: [(plot) => {
-    const { ctx, bbox } = plot, scale = devicePixelRatio, right = bbox.left + bbox.width;
+    const { ctx, bbox } = plot, scale = devicePixelRatio;
     ctx.save();
     ctx.strokeStyle = ctx.fillStyle = look.muted;
     ctx.setLineDash([4 * scale, 4 * scale]);
@@ -37,13 +36,13 @@ function marks(look) {
     ctx.font = `${11 * scale}px system-ui`;
     const seen = data.marks
       .map((mark) => ({ label: mark.label, x: Math.round(plot.valToPos(mark.at, "x", true)), width: ctx.measureText(mark.label).width }))
-      .filter((mark) => mark.x >= bbox.left && mark.x <= right);
-    for (const mark of labelled(seen, right, 4 * scale)) {
+      .filter((mark) => mark.x >= bbox.left && mark.x <= bbox.left + bbox.width);
+    for (const mark of labelled(seen, 4 * scale)) {
       ctx.beginPath();
-      ctx.moveTo(mark.x, bbox.top);
+      ctx.moveTo(mark.x, bbox.top - 12 * scale);
       ctx.lineTo(mark.x, bbox.top + bbox.height);
       ctx.stroke();
-      if (mark.at !== null) ctx.fillText(mark.label, mark.at, bbox.top + 12 * scale);
+      if (mark.shown) ctx.fillText(mark.label, mark.x + 4 * scale, bbox.top - 4 * scale);
     }
     ctx.restore();
   }] } };
@@ -65,10 +64,11 @@ function options(place, look) {
   return {
     width: place.clientWidth || 480,
     height: HEIGHT,
+    padding: [16, 44, 0, 0], // room for the labels of the marks
     cursor: { sync: { key: "slipway" }, points: { size: 6 } },
     scales: { y: { range: (plot, low, high) => [0, high > 0 ? high * 1.15 : 1] } },
     axes: [
-      { ...axis, space: 60, values: (plot, ticks) => ticks.map(clock) },
+      { ...axis, space: 60, size: 28, values: (plot, ticks) => ticks.map(clock) },
       { ...axis, size: 46, values: (plot, ticks) => ticks.map(short) },
     ],
     legend: { markers: { width: 0, fill: (plot, index) => look.series[(index - 1) % 4] } },
