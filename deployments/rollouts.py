@@ -122,6 +122,11 @@ def _locked(rollout: Rollout, actor: User | None, revision: int | None, *, need:
     return fresh
 
 
+def is_at_gate(rollout: Rollout) -> bool:
+    """Whether the rollout waits for an approver."""
+    return rollout.state == RolloutState.PAUSED and rollout.reason == AT_GATE
+
+
 def _names(rollout: Rollout) -> tuple[int, int]:
     return rollout.stable.artifact.version.number, rollout.candidate.artifact.version.number
 
@@ -175,8 +180,7 @@ def rollout_resume(*, actor: User, rollout: Rollout, revision: int | None = None
 def _promote(actor: User, rollout: Rollout, revision: int | None, full: bool) -> Rollout:
     row = _locked(rollout, actor, revision, need=policy.VIEW)
     # A gate is an approver's to open; everything else is an operator's.
-    at_gate = row.state == RolloutState.PAUSED and row.reason == AT_GATE
-    policy.require(actor, policy.APPROVE if at_gate else policy.DEPLOY, row.endpoint.project_id)
+    policy.require(actor, policy.APPROVE if is_at_gate(row) else policy.DEPLOY, row.endpoint.project_id)
     if row.state not in (RolloutState.PROGRESSING, RolloutState.PAUSED):
         raise Conflict(f"This rollout is {row.get_state_display().lower()}; there is no step to go to.")
     ready, missing = desired.readiness(row.candidate)

@@ -10,6 +10,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from deployments.models import DeploymentState, Rollout, RolloutState
+from deployments.rollouts import is_at_gate
+from slipway.accounts import policy
 
 KNOWN_GUARDS = {"error-burst": gettext_lazy("Error share")}
 VERDICTS = {
@@ -125,7 +127,8 @@ def moves(rollout: Rollout) -> list[dict[str, Any]]:
 
     def add(key: str, label: str, effect: str, kind: str = "") -> None:
         url = reverse("rollout-act", args=[rollout.pk, key])
-        found.append({"key": key, "label": label, "effect": effect, "kind": kind, "url": url})
+        needs = policy.APPROVE if key in ("promote", "full") and is_at_gate(rollout) else policy.DEPLOY
+        found.append({"key": key, "label": label, "effect": effect, "kind": kind, "url": url, "needs": needs})
 
     if rollout.state == RolloutState.PROGRESSING:
         add("pause", _("Pause"), _("Holds the traffic of %(endpoint)s as it is until somebody resumes.") % words)

@@ -109,8 +109,8 @@ class Board:
         return states["queued"] + states["running"] if states else 10**6
 
     def spared(self) -> set[int]:
-        """Processes whose job has lost three workers in a row."""
-        rows = self._rows("SELECT claimed_by FROM jobs_job WHERE state = 'running' AND failures >= 3")
+        """Processes whose job has lost two workers in a row."""
+        rows = self._rows("SELECT claimed_by FROM jobs_job WHERE state = 'running' AND failures >= 2")
         return {int(worker.rpartition(":")[2]) for (worker,) in rows}
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
@@ -139,7 +139,7 @@ WORKER_KILLS = ("kill-child", "kill-main", "kill-control", "kill-sandbox")
 class Faults:
     """A shuffled deck of faults; `counts` says how many of each were dealt.
 
-    A worker whose job has already lost three in a row is passed over: after the fifth a job counts as poison.
+    A worker whose job has already lost two in a row is passed over: after the fifth a job counts as poison.
     """
 
     def __init__(self, workers: Workers, board: Board, *, seed: int, kills: int) -> None:

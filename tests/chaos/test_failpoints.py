@@ -10,7 +10,7 @@ import pytest
 from tests.chaos.victims import POINTS
 from tests.e2e.stack import Stack
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 ALL = [f"{kind}.{step}" for kind, steps in POINTS.items() for step in steps]
 MEASURED = {"measure": 1, "optimize": 2}
 
@@ -18,7 +18,7 @@ MEASURED = {"measure": 1, "optimize": 2}
 @pytest.fixture(scope="module")
 def outcomes(chaos_stack: Stack) -> dict[str, dict[str, Any]]:
     """{point: what became of the job that was killed there}."""
-    said = chaos_stack.python("from tests.chaos.victims import main\nmain()", limit=350)
+    said = chaos_stack.python("from tests.chaos.victims import main\nmain()", limit=500)
     return {row["point"]: row for row in json.loads(said.splitlines()[-1])}
 
 

@@ -37,7 +37,7 @@ from tests.chaos.seed import versions_register
 AT_ONCE = 3
 POINTS = {
     "ingest": ["fetch", "hash", "scan", "datasets", "commit"],
-    "export": ["fetch", "convert", "hash", "store", "run-made", "store-made", "register", "commit"],
+    "export": ["fetch", "convert", "check", "hash", "store", "run-made", "store-made", "register", "commit"],
     "measure": ["fetch", "measure", "register", "run-made", "commit"],
     "optimize": ["fetch", "convert", "check", "measure", "store", "run-made", "store-made", "register", "commit"],
     "rollout": ["analyse", "commit"],
@@ -82,7 +82,7 @@ def execute_all(jobs: dict[str, Job], points: dict[str, str] | None = None) -> d
 def finish(jobs: list[Job]) -> None:
     """Runs jobs to their end, here."""
     pending = {str(job.pk): job for job in jobs}
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while pending and time.monotonic() < deadline:
         execute_all(pending)
         rows = Job.objects.filter(pk__in=[job.pk for job in pending.values()])

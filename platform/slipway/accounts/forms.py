@@ -7,7 +7,7 @@ import datetime as dt
 from django import forms
 from django.contrib.auth.forms import AuthenticationForm
 from django.utils import timezone
-from django.utils.translation import gettext as _now
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from slipway.accounts.models import Role, Scope
@@ -20,7 +20,7 @@ class SignInForm(AuthenticationForm):
         wait = getattr(self.request, "sign_in_wait", None)
         if wait is None:
             return super().get_invalid_login_error()
-        text = _now("Too many failed attempts. Try again in %(n)d s.") % {"n": round(wait) or 1}
+        text = gettext("Too many failed attempts. Try again in %(n)d s.") % {"n": round(wait) or 1}
         return forms.ValidationError(text, code="wait")
 
 
