@@ -172,6 +172,8 @@ def test_process_asks_before_it_archives_and_ends_quietly_when_interrupted(
         process = subprocess.Popen(
             [sys.executable, "-c", MAIN, "models", "archive", "digits"],
             stdin=child, stdout=child, stderr=child, env=env, start_new_session=True,
+            # A shell's background job hands an ignored Ctrl-C down to everything it starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         os.close(child)
         seen, deadline, answered = b"", time.monotonic() + 60, False

@@ -176,11 +176,8 @@ def size_change(new: Any, old: Any) -> SafeString | str:
 
 @register.inclusion_tag("ui/snippet.html")
 def rollout_snippet(rollout: Any) -> dict[str, str]:
-    """How to follow a rollout over the API."""
-    text = (
-        f'curl {environment.public_base}/api/v1/rollouts/{rollout.pk} \\\n  -H "Authorization: Bearer $SLIPWAY_TOKEN"'
-    )
-    return {"text": text, "label": ""}
+    """How to follow a rollout with the command line."""
+    return {"text": f"slipway rollout watch {rollout.endpoint.name}/{rollout.pk}", "label": ""}
 
 
 _ENTRY_PAGES = {"model": "model", "version": "version", "rollout": "rollout", "job": "job"}
