@@ -15,6 +15,7 @@ app.conf.task_routes = {
     f"{queue}.*": {"queue": queue} for queue in ("export", "optimize", "retrain", "rollout", "monitor", "tick")
 }
 app.conf.imports = (
+    "slipway.jobs.worker",
     "workers.export",
     "workers.optimize",
     "workers.rollout",

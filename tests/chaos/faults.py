@@ -182,7 +182,11 @@ class Faults:
         return child is not None
 
     def _kill_main(self) -> bool:
-        name = self.random.choice(PREFORK)
+        spared = self.board.spared()
+        found = [name for name in PREFORK if not spared & set(self.workers.children(name))]
+        if not found:
+            return False
+        name = self.random.choice(found)
         # Its children go on with what they hold, and end afterwards.
         self.workers.strays.update(self.workers.children(name))
         send(self.workers.processes[name].pid)
