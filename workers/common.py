@@ -112,6 +112,15 @@ def evaluation_rows(version: Version) -> tuple[Dataset | None, Path | None]:
     return dataset, path
 
 
+def placed(source: Path, target: Path) -> Path:
+    """A copy of a cached file under the name that readers go by (the cache names files by digest).
+
+    Copied by the system, not through memory: a model may have gigabytes. Not linked: the sandbox refuses links.
+    """
+    shutil.copyfile(source, target)
+    return target
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:

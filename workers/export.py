@@ -27,6 +27,7 @@ from workers.common import (
     file_digest,
     made_file,
     onnx_facts,
+    placed,
     sandboxed,
     scratch_folder,
     source_folder,
@@ -139,8 +140,7 @@ def _baseline(job: JobContext, datasets: dict[str, dict[str, Any]], scratch: Pat
     if training is None:
         return {}
     path = storage.fetch_file(training["uri"], sha256=training["sha256"], size_limit=FETCH_LIMIT)
-    named = scratch / training["file_name"]
-    named.write_bytes(path.read_bytes())
+    named = placed(path, scratch / training["file_name"])
     value = sandboxed(
         job,
         "engine.drift.tasks:baseline",
@@ -186,7 +186,10 @@ def export_version(job: JobContext, params: ExportParams) -> Done:
                     "framework": version.framework,
                     "target": dataset.target if dataset else "target",
                 },
-                inputs={"source": source, **({"rows": _named(rows, dataset, scratch)} if rows else {})},
+                inputs={
+                    "source": source,
+                    **({"rows": placed(rows, scratch / dataset.file_name)} if rows and dataset else {}),
+                },
                 scratch=scratch,
                 limits=EXPORT_LIMITS,
                 python=python,
@@ -262,14 +265,6 @@ def export_version(job: JobContext, params: ExportParams) -> Done:
 def _gives_classes(signature: dict[str, Any]) -> bool:
     """Whether a model names classes: an output of whole numbers or texts. (Scores alone do not tell.)"""
     return any(output["datatype"] in {"INT64", "INT32", "BYTES"} for output in signature.get("outputs", []))
-
-
-def _named(rows: Path | None, dataset: Any, scratch: Path) -> Path:
-    """The rows under their own file name: the cache names files by digest, readers go by the ending."""
-    assert rows is not None
-    target = scratch / dataset.file_name
-    target.write_bytes(rows.read_bytes())
-    return target
 
 
 def _parity_words(parity: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ from workers.common import (
     file_digest,
     made_file,
     onnx_facts,
+    placed,
     sandboxed,
     scratch_folder,
 )
@@ -41,7 +42,7 @@ def measure(job: JobContext, params: MeasureParams) -> Done:
     artifact = Artifact.objects.select_related("version__model__project").get(pk=params.artifact_id)
     with scratch_folder(job) as scratch:
         with job.step("fetch"):
-            model = _model(artifact, scratch / "model.onnx")
+            model = placed(artifact_file(artifact), scratch / "model.onnx")
             dataset, rows = evaluation_rows(artifact.version)
             inputs = _inputs(model, dataset, rows, scratch)
         with job.step("measure"):
@@ -76,7 +77,7 @@ def optimize(job: JobContext, params: OptimizeParams) -> Done:
     plugin = optimizer(params.optimizer)
     with scratch_folder(job) as scratch:
         with job.step("fetch"):
-            model = _model(parent, scratch / "parent.onnx")
+            model = placed(artifact_file(parent), scratch / "parent.onnx")
             dataset, rows = evaluation_rows(parent.version)
             job.progress(0.1)
         with job.step("convert"):
@@ -139,17 +140,10 @@ def optimize(job: JobContext, params: OptimizeParams) -> Done:
     return Done({"sha256": sha256, "size": size, "speedup": faster}, commit=commit)
 
 
-def _model(artifact: Artifact, target: Path) -> Path:
-    target.write_bytes(artifact_file(artifact).read_bytes())
-    return target
-
-
 def _inputs(model: Path, dataset: Dataset | None, rows: Path | None, scratch: Path) -> dict[str, Path]:
     if dataset is None or rows is None:
         return {"model": model}
-    named = scratch / dataset.file_name
-    named.write_bytes(rows.read_bytes())
-    return {"model": model, "rows": named}
+    return {"model": model, "rows": placed(rows, scratch / dataset.file_name)}
 
 
 def _measure(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from slipway import paths
 
@@ -67,10 +66,6 @@ class Environment:
     def public_base(self) -> str:
         """The dashboard's address as links and snippets show it."""
         return (self.public_url or f"http://127.0.0.1:{self.port}").rstrip("/")
-
-    @property
-    def cache_root(self) -> Path:
-        return paths.cache()
 
 
 environment = Environment()

@@ -162,6 +162,15 @@ def test_doctor_tells_good_from_bad_when_parts_are_missing(cli: Cli, live_server
 
 
 @pytest.mark.django_db(transaction=True)
+def until_asleep(pid: int) -> None:
+    """Until a process has waited for its terminal a while: the question is on screen before it listens."""
+    asleep, deadline = 0, time.monotonic() + 20
+    while asleep < 6 and time.monotonic() < deadline:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        asleep = asleep + 1 if state == "S" else 0
+        time.sleep(0.05)
+
+
 def test_process_asks_before_it_archives_and_ends_quietly_when_interrupted(
     live_server: Any, token_of: Callable[..., str], model: Model
 ) -> None:
@@ -187,6 +196,7 @@ def test_process_asks_before_it_archives_and_ends_quietly_when_interrupted(
             if b"[y/N]" in seen and not answered:
                 answered = True
                 if answer is None:
+                    until_asleep(process.pid)
                     process.send_signal(signal.SIGINT)
                 else:
                     os.write(parent, answer)

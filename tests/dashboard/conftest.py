@@ -10,11 +10,6 @@ from slipway.accounts.models import Project, User
 from tests.dashboard import world as factory
 
 
-@pytest.fixture(autouse=True)
-def _quick_passwords(settings: Any) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 @pytest.fixture
 def world(project: Project, people: dict[str, User]) -> dict[str, Any]:
     """Everything a page can show, in the project `vision`, made by its admin."""
