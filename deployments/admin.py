@@ -40,4 +40,4 @@ class RolloutAdmin(ReadOnlyAdmin):
 
 @admin.register(Server)
 class ServerAdmin(ReadOnlyAdmin):
-    list_display = ["instance", "process", "generation", "seen_at"]
+    list_display = ["instance", "process", "pid", "version", "generation", "memory_bytes", "seen_at"]

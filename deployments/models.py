@@ -137,11 +137,15 @@ class Server(models.Model):
     seq = models.BigIntegerField(default=0)
     generation = models.BigIntegerField(default=0)
     deployments = models.JSONField(default=dict)
+    pid = models.PositiveIntegerField(null=True, blank=True)
+    version = models.CharField(max_length=40, blank=True, default="", db_default="")
+    memory_bytes = models.BigIntegerField(default=0, db_default=0)
     seen_at = models.DateTimeField(db_default=Now())
     started_at = models.DateTimeField(db_default=Now())
 
     class Meta:
         ordering = ["process", "instance"]
+        constraints = [models.CheckConstraint(condition=Q(memory_bytes__gte=0), name="server_memory_not_negative")]
 
     def __str__(self) -> str:
         return self.instance

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rest_framework import serializers
 
-from deployments.models import Access, Decision, Deployment, Endpoint, Rollout, Server, Target
+from deployments.models import Access, Decision, Deployment, Endpoint, Rollout, Target
 
 
 class DeploymentSerializer(serializers.ModelSerializer):
@@ -105,8 +105,41 @@ class TargetSerializer(serializers.ModelSerializer):
         read_only_fields = fields
 
 
-class ServerSerializer(serializers.ModelSerializer):
-    class Meta:
-        model = Server
-        fields = ["instance", "process", "generation", "deployments", "seen_at", "started_at"]
-        read_only_fields = fields
+class Batching(serializers.Serializer):
+    """What measuring at load showed."""
+
+    max = serializers.IntegerField(help_text="Requests that at most share a model run")
+    why = serializers.CharField(help_text="The reason, in a sentence")
+
+
+class LoadedSerializer(serializers.Serializer):
+    """A deployment as one server process has it."""
+
+    deployment = serializers.IntegerField()
+    endpoint = serializers.CharField()
+    version = serializers.IntegerField()
+    state = serializers.ChoiceField(choices=["loading", "ready", "failed", "draining"])
+    reason = serializers.CharField()
+    sha256 = serializers.CharField()
+    provider = serializers.CharField(allow_null=True)
+    memory_bytes = serializers.IntegerField()
+    cost_us = serializers.FloatField(allow_null=True, help_text="One call, measured when the model was loaded")
+    batching = Batching(allow_null=True)
+
+
+class ServerSerializer(serializers.Serializer):
+    """One inference server process as it last reported."""
+
+    id = serializers.IntegerField()
+    instance = serializers.CharField()
+    process = serializers.IntegerField()
+    pid = serializers.IntegerField(allow_null=True)
+    version = serializers.CharField()
+    generation = serializers.IntegerField(help_text="The generation of the desired state that it has")
+    desired_generation = serializers.IntegerField()
+    current = serializers.BooleanField(help_text="It has the desired generation")
+    alive = serializers.BooleanField(help_text="It reported in the last 15 seconds")
+    memory_bytes = serializers.IntegerField(help_text="Resident memory")
+    seen_at = serializers.DateTimeField()
+    started_at = serializers.DateTimeField()
+    deployments = LoadedSerializer(many=True)

@@ -178,7 +178,7 @@ class AlertViewSet(viewsets.ReadOnlyModelViewSet):
 
 
 class EndpointStats(APIView):
-    """Requests, errors, latency and predicted classes per deployment."""
+    """Requests, errors, latency, where the time went, batches, cache, and predicted classes per deployment."""
 
     @extend_schema(
         operation_id="endpoint_stats",

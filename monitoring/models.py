@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, Value
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
@@ -21,12 +21,21 @@ class Window(models.Model):
     errors = models.PositiveIntegerField(default=0)
     latency = models.JSONField(default=dict)
     outputs = models.JSONField(default=dict)
+    queue_us = models.BigIntegerField(default=0, db_default=0, help_text="Waiting before a model run, summed")
+    compute_us = models.BigIntegerField(default=0, db_default=0, help_text="Model runs as their requests saw them")
+    batches = models.JSONField(
+        default=dict, db_default=Value({}, models.JSONField()), help_text="{requests in a model run: model runs}"
+    )
+    cache_hits = models.PositiveIntegerField(default=0, db_default=0)
+    rejected = models.PositiveIntegerField(default=0, db_default=0, help_text="Refused by a limit or a quota")
 
     class Meta:
         ordering = ["-start"]
         constraints = [
             models.UniqueConstraint(fields=["deployment", "start"], name="window_once"),
             models.CheckConstraint(condition=Q(errors__lte=models.F("requests")), name="window_errors_are_requests"),
+            models.CheckConstraint(condition=Q(cache_hits__lte=models.F("requests")), name="window_hits_are_requests"),
+            models.CheckConstraint(condition=Q(queue_us__gte=0, compute_us__gte=0), name="window_times_not_negative"),
         ]
 
     def __str__(self) -> str:

@@ -15,6 +15,7 @@ from django.utils import timezone
 from deployments.models import DESIRED, Deployment, DeploymentState
 from engine.formats.latency import quantile
 from monitoring.models import Alert, AlertState, Firing, Policy
+from monitoring.performance import performance_series
 from slipway.accounts import policy
 from slipway.accounts.models import Project
 from slipway.accounts.pages import Slice, newest
@@ -110,7 +111,8 @@ def traffic_of_models(models: list[int], minutes: int = 30) -> dict[int, dict[st
 
 
 def series(deployments: list[Deployment], seconds: int = 900) -> dict[str, Any]:
-    """Points of each deployment on one time axis: req/min, error share and latency quantiles."""
+    """Points of each deployment on one time axis: req/min, error share, latency quantiles, and the lines of
+    `performance_series` (queue, compute, cached, rejected)."""
     step = SPANS[seconds]
     ids = [row.pk for row in deployments]
     end = int(timezone.now().timestamp()) // step * step - step  # the running point is not over yet
@@ -129,7 +131,8 @@ def series(deployments: list[Deployment], seconds: int = 900) -> dict[str, Any]:
         if at in index:
             for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
                 lines[pk][name][index[at]] = round(_ms(sketch, q) or 0, 4)
-    return {"times": times, "lines": [{"deployment": pk, **lines[pk]} for pk in ids]}
+    more = performance_series(ids, times=times, step=step)
+    return {"times": times, "lines": [{"deployment": pk, **lines[pk], **more[pk]} for pk in ids]}
 
 
 def twin(data: dict[str, Any], rows: int = 15) -> list[dict[str, Any]]:

@@ -56,6 +56,12 @@ class Secret(serializers.Serializer):
     secret = serializers.CharField()
 
 
+class BatchSize(serializers.Serializer):
+    size = serializers.IntegerField()
+    runs = serializers.IntegerField()
+    share = serializers.FloatField()
+
+
 class DeploymentStats(serializers.Serializer):
     """One deployment over the asked span."""
 
@@ -66,6 +72,16 @@ class DeploymentStats(serializers.Serializer):
     p50_ms = serializers.FloatField(allow_null=True)
     p95_ms = serializers.FloatField(allow_null=True)
     p99_ms = serializers.FloatField(allow_null=True)
+    per_second = serializers.FloatField(help_text="Requests a second over the span")
+    error_share = serializers.FloatField(allow_null=True)
+    queue_ms = serializers.FloatField(allow_null=True, help_text="Mean waiting of a request before its model run")
+    compute_ms = serializers.FloatField(allow_null=True, help_text="Mean model run of a request")
+    batches = BatchSize(many=True, help_text="How many requests shared a model run")
+    runs = serializers.IntegerField(help_text="Model runs")
+    mean_batch = serializers.FloatField(allow_null=True, help_text="Requests in a model run")
+    cache_hits = serializers.IntegerField()
+    cache_hit_share = serializers.FloatField(allow_null=True)
+    rejected = serializers.IntegerField(help_text="Refused by a limit or a quota; not among the requests")
     outputs = serializers.DictField()
 
 

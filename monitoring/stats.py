@@ -8,10 +8,12 @@ from typing import Any
 
 import orjson
 from django.db import connection
+from django.utils import timezone
 
 from deployments.evidence import Counts
 from deployments.models import Endpoint
 from engine.formats.latency import quantile
+from monitoring.performance import COLUMNS, figures
 from monitoring.telemetry import SECONDS
 
 
@@ -41,19 +43,19 @@ def step_counts(*, deployment_ids: Iterable[int], step_started_at: dt.datetime |
 
 
 def endpoint_stats(*, endpoint: Endpoint, since: dt.datetime) -> list[dict[str, Any]]:
-    """Requests, errors, latency percentiles (ms) and output histograms per deployment."""
+    """The figures of `performance` (without windows: no row) and the output histograms per deployment."""
+    seconds = max((timezone.now() - since).total_seconds(), SECONDS)
     with connection.cursor() as cursor:
         cursor.execute(
-            """
-            SELECT d.id, v.number, sum(w.requests), sum(w.errors), counts_sum(w.latency)::text,
-                   histograms_sum(w.outputs)::text
+            f"""
+            SELECT d.id, v.number, histograms_sum(w.outputs)::text, {COLUMNS}
             FROM monitoring_window w
             JOIN deployments_deployment d ON d.id = w.deployment_id
             JOIN registry_artifact a ON a.id = d.artifact_id
             JOIN registry_version v ON v.id = a.version_id
             WHERE d.endpoint_id = %s AND w.start >= %s
             GROUP BY d.id, v.number ORDER BY d.id
-            """,
+            """,  # noqa: S608 - the columns are ours
             [endpoint.pk, since],
         )
         rows = cursor.fetchall()
@@ -61,10 +63,8 @@ def endpoint_stats(*, endpoint: Endpoint, since: dt.datetime) -> list[dict[str, 
         {
             "deployment": row[0],
             "version": row[1],
-            "requests": int(row[2]),
-            "errors": int(row[3]),
-            **percentiles(_json(row[4])),
-            "outputs": _json(row[5]),
+            "outputs": _json(row[2]),
+            **figures(row[3:], seconds),
         }
         for row in rows
     ]

@@ -6,6 +6,7 @@ from django.urls import URLPattern, URLResolver, path
 from rest_framework.routers import SimpleRouter
 
 from deployments.api import EndpointViewSet, RolloutViewSet, TargetViewSet
+from deployments.servers_api import ServerViewSet
 from deployments.serving_api import ServingArtifact, state
 from monitoring.api import AlertViewSet, EndpointStats, PolicyViewSet, RetrainHook, ServingReport
 from registry.api import ArtifactViewSet, DatasetViewSet, ModelViewSet, VersionViewSet
@@ -21,6 +22,7 @@ for prefix, view in {
     "targets": TargetViewSet,
     "endpoints": EndpointViewSet,
     "rollouts": RolloutViewSet,
+    "servers": ServerViewSet,
     "policies": PolicyViewSet,
     "alerts": AlertViewSet,
 }.items():

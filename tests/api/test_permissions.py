@@ -68,6 +68,7 @@ TABLE: list[tuple[str, str, Any, set[str], int]] = [
     ("POST", "rollouts/{rollout}/full", None, DEPLOY, 200),
     ("POST", "rollouts/{rollout}/abort", None, DEPLOY, 200),
     ("POST", "rollouts/{rollout}/roll-back", None, DEPLOY, 200),
+    ("GET", "servers", None, READ, 200),
     ("GET", "policies", None, READ, 200),
     ("POST", "policies", {"model": "{model}", "name": "new"}, WRITE, 201),
     ("GET", "policies/{policy}", None, READ, 200),
@@ -85,6 +86,7 @@ TABLE: list[tuple[str, str, Any, set[str], int]] = [
     ("POST", "jobs/{ended}/retry", None, WRITE, 202),
 ]
 # In a body a foreign id is a field that is wrong, not a page that is not there.
+SHARED = {"GET servers"}  # processes serve all projects: a stranger sees them, and nothing of ours on them
 BY_BODY = {"POST rollouts": "endpoint", "POST policies": "model", "POST models": "project"}
 
 
@@ -157,6 +159,8 @@ def checked(row: tuple[str, str, Any, set[str], int], who: str, answer: Any) -> 
     elif who == "stranger":
         if field := BY_BODY.get(name_of(row)):
             problem(answer, 422, field=field)
+        elif name_of(row) in SHARED:
+            assert answer.status_code == 200 and [one["deployments"] for one in answer.json()["results"]] == [[]]
         elif "{" in path or name_of(row) == "POST endpoints":
             problem(answer, 404)
         else:

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.db import IntegrityError, connection, transaction
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from deployments.models import Deployment, Server
 from engine.formats.latency import bucket_of
-from monitoring import stats
+from monitoring import performance, selectors, stats
 from monitoring.models import Window
 from monitoring.telemetry import Report, report_accept
 from tests.api.tools import problem, race
@@ -117,6 +119,15 @@ def test_report_counts_once_when_eight_copies_arrive_at_once(deployment) -> None
         {"windows": [{"latency": {"9999": 1}}]}, {"windows": [{"outputs": {"label": 5}}]},
         {"windows": [{"deployment": "x"}]}, {"windows": [{"deployment": "1; DROP TABLE"}]},
         {"windows": [{"outputs": {"label": {str(n): 1 for n in range(70)}}}]},
+        {"windows": [{"queue_us": -1}]}, {"windows": [{"compute_us": 1e16}]}, {"windows": [{"compute_us": "x"}]},
+        {"windows": [{"batches": {"0": 1}}]}, {"windows": [{"batches": {"8": -1}}]}, {"windows": [{"batches": [8]}]},
+        {"windows": [{"batches": {"12345": 1}}]}, {"windows": [{"cache_hits": -1}]}, {"windows": [{"rejected": 1.5}]},
+        {"windows": [{"batches": {str(n): 1 for n in range(1, 400)}}]},
+        {"memory_bytes": -1}, {"pid": -1}, {"pid": 2**31}, {"started": -1}, {"started": 1e300}, {"version": "v" * 41},
+        {"deployments": {"1": {"state": "ready", "cost_us": -1}}},
+        {"deployments": {"1": {"state": "ready", "batching": {"max": 0}}}},
+        {"deployments": {"1": {"state": "ready", "batching": {"max": 2, "why": "x" * 501}}}},
+        {"deployments": {"1": {"state": "ready", "provider": "<b>"}}},
     ],
 )  # fmt: skip
 def test_report_is_422_when_bad(change, deployment) -> None:
@@ -222,3 +233,123 @@ def test_stats_answer_over_http_when_asked(deployment, as_user) -> None:
     assert (row["requests"], row["errors"]) == (20, 2) and 0.9 < row["p50_ms"] < 1.1
     for bad in ("0", "1441", "x", "nan", "1e99", ""):
         problem(as_user("viewer").get(url, {"minutes": bad}), 400, field="minutes")
+
+
+# Where the time went
+
+FULL = {
+    "requests": 40, "errors": 0, "queue_us": 6000.4, "compute_us": 30000, "batches": {"1": 4, "8": 4}, "cache_hits": 10,
+    "rejected": 3,
+}  # fmt: skip
+
+
+@pytest.mark.django_db
+def test_times_batches_and_refusals_add_up_when_reported(deployment) -> None:
+    for seq in (1, 2, 2):
+        assert send(report(seq=seq, windows=[window(deployment, **FULL)])).status_code == 200
+    assert send(report(seq=3, windows=[window(deployment)])).json() == {"accepted": True}  # an older server
+    row = Window.objects.get()
+    assert (row.requests, row.queue_us, row.compute_us) == (120, 12000, 60000)
+    assert (row.batches, row.cache_hits, row.rejected) == ({"1": 8, "8": 8}, 20, 6)
+
+
+@pytest.mark.django_db
+def test_hits_are_never_more_than_requests_and_sums_stay_in_bounds_when_reported_so(deployment) -> None:
+    odd = {"requests": 1, "errors": 0, "cache_hits": 5, "rejected": 10**9, "queue_us": 10**15}
+    for seq in range(4):
+        assert send(report(seq=seq, windows=[window(deployment, **odd)])).status_code == 200
+    row = Window.objects.get()
+    assert (row.cache_hits, row.rejected, row.queue_us) == (4, 2**31 - 1, 4 * 10**15)
+    Window.objects.update(queue_us=10**18)
+    send(report(seq=9, windows=[window(deployment, **odd)]))
+    assert Window.objects.get().queue_us == 10**18
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("change", [{"cache_hits": 41}, {"queue_us": -1}, {"compute_us": -1}, {"rejected": -1}])
+def test_database_refuses_when_window_is_inconsistent(change, deployment) -> None:
+    send(report(windows=[window(deployment)]))
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Window.objects.update(**change)
+
+
+@pytest.mark.django_db
+def test_server_tells_memory_pid_start_and_version_when_it_reports(deployment) -> None:
+    seen = {
+        "state": "ready", "memory_bytes": 5, "cost_us": 41.5, "provider": "cpu",
+        "batching": {"max": 8, "why": "8 together cost 1.3 times one."},
+    }  # fmt: skip
+    told = {"memory_bytes": 2**31, "pid": 4711, "started": START + 0.5, "version": "0.3.0"}
+    send(report(deployments={str(deployment.pk): seen}, **told))
+    server = Server.objects.get()
+    assert (server.memory_bytes, server.pid, server.version) == (2**31, 4711, "0.3.0")
+    assert server.started_at.timestamp() == START + 0.5
+    assert server.deployments == {str(deployment.pk): {**seen, "reason": "", "sha256": ""}}
+    send(report(seq=2))  # an older server in its place
+    server.refresh_from_db()
+    assert (server.memory_bytes, server.pid, server.version) == (0, None, "")
+
+
+@pytest.mark.django_db
+def test_performance_says_where_the_time_went_when_summed(deployment, new_version, django_assert_num_queries) -> None:
+    now = timezone.now()
+    idle = Deployment.objects.create(endpoint=deployment.endpoint, artifact=new_version().artifacts.get())
+    for age in (5, 10, 900):
+        Window.objects.create(
+            deployment=deployment, start=now - dt.timedelta(seconds=age), latency={"87": 40},
+            **{**FULL, "queue_us": 6000},
+        )  # fmt: skip
+    with django_assert_num_queries(1):
+        found = performance.performance([deployment.pk, idle.pk], minutes=5)
+    row = found[deployment.pk]
+    assert (row["requests"], row["cache_hits"], row["rejected"], row["runs"]) == (80, 20, 6, 16)
+    assert row["per_second"] == pytest.approx(80 / 300, abs=0.001)
+    assert (row["queue_ms"], row["compute_ms"]) == (0.2, 1.0)  # of the 60 that the model answered
+    assert row["batches"] == [{"size": 1, "runs": 8, "share": 0.5}, {"size": 8, "runs": 8, "share": 0.5}]
+    assert (row["mean_batch"], row["cache_hit_share"], row["error_share"]) == (4.5, 0.25, 0.0)
+    none = found[idle.pk]
+    assert (none["requests"], none["per_second"], none["batches"]) == (0, 0, [])
+    assert {none[key] for key in ("queue_ms", "compute_ms", "p50_ms", "mean_batch", "cache_hit_share")} == {None}
+    assert performance.performance([]) == {}
+
+
+@pytest.mark.django_db
+def test_times_are_unknown_when_servers_do_not_tell_them(deployment) -> None:
+    fill(deployment, [1000.0] * 20, timezone.now())
+    row = performance.performance([deployment.pk])[deployment.pk]
+    assert row["requests"] == 20 and row["queue_ms"] is None and row["compute_ms"] is None
+
+
+@pytest.mark.django_db
+def test_lines_lie_on_the_axis_when_drawn(deployment, django_assert_num_queries) -> None:
+    start = int(timezone.now().timestamp()) // 10 * 10 - 60
+    at = dt.datetime.fromtimestamp(start, dt.UTC)
+    Window.objects.create(deployment=deployment, start=at, **{**FULL, "queue_us": 6000})
+    Window.objects.create(deployment=deployment, start=at + dt.timedelta(seconds=5), rejected=3)
+    with django_assert_num_queries(3):
+        (line,) = selectors.series([deployment])["lines"]
+    place = selectors.series([deployment])["times"].index(start)
+    assert [line[name][place] for name in performance.LINES] == [0.2, 1.0, 25.0, 36.0]
+    assert all(len(line[name]) == 90 and line[name][place - 1] is None for name in performance.LINES)
+
+
+@pytest.mark.django_db
+def test_stats_make_the_same_queries_when_there_is_more(deployment, as_user, new_version) -> None:
+    client, url = as_user("viewer"), f"/api/v1/endpoints/{deployment.endpoint_id}/stats"
+
+    def count() -> tuple[int, Any]:
+        with CaptureQueriesContext(connection) as captured:
+            rows = client.get(url).json()
+        return len(captured), rows
+
+    fill(deployment, [1000.0] * 20, timezone.now())
+    client.get(url)
+    few, _ = count()
+    for _ in range(5):
+        other = Deployment.objects.create(endpoint=deployment.endpoint, artifact=new_version().artifacts.get())
+        for age in range(5):
+            Window.objects.create(deployment=other, start=timezone.now() - dt.timedelta(seconds=age), **FULL)
+    many, rows = count()
+    assert many == few and len(rows) == 6
+    assert rows[-1]["batches"] == [{"size": 1, "runs": 20, "share": 0.5}, {"size": 8, "runs": 20, "share": 0.5}]
+    assert rows[0]["queue_ms"] is None and rows[-1]["rejected"] == 15
