@@ -1,4 +1,4 @@
-"""Follows the desired state: fetch, verify, load, warm, swap, drain. One thread in each process.
+"""Follows the desired state: check signatures, fetch, verify, load, warm, swap, drain. One thread in each process.
 
 The rule behind all of it: what answers now is let go only when what replaces it is ready.
 """
@@ -19,6 +19,7 @@ from serving.model import Model, ModelError, load_model
 from serving.runtime import Runtime
 from serving.store import Store, StoreError
 from serving.table import Deployment, Endpoint, Table
+from serving.trust import Trust, TrustError
 
 log = logging.getLogger("serving.agent")
 
@@ -37,6 +38,7 @@ class Agent(threading.Thread):
         self.runtime = runtime
         self.loop = loop
         self.store = store
+        self.trust = Trust(runtime.options.trust_keys)
         self.control = control
         self.stopping = threading.Event()
         self.started_from_disk = threading.Event()
@@ -144,8 +146,10 @@ class Agent(threading.Thread):
                 if self.stopping.is_set():
                     return
                 try:
+                    # Of what is loaded already, too: the same bytes may come with another signature.
+                    self.trust.check(placement)
                     self._load(placement, download=not from_disk)
-                except (ModelError, StoreError, ControlError, OSError) as error:
+                except (ModelError, StoreError, TrustError, ControlError, OSError) as error:
                     reason = error.strerror if isinstance(error, OSError) else str(error)
                     failed[placement.id] = (reason or type(error).__name__)[:300]
                     self.runtime.load_failures += 1
@@ -196,8 +200,8 @@ class Agent(threading.Thread):
         if broken and former is not None and former.live:
             kept = [d for d in former.deployments if d.model is not None]
             # Who may call is never held back: a token that was taken away stops working now.
-            return Endpoint(spec, kept)
-        return Endpoint(spec, deployments)
+            return Endpoint(spec, kept, self.runtime.shared)
+        return Endpoint(spec, deployments, self.runtime.shared)
 
     def _swap(self, table: Table) -> None:
         former = self.runtime.swap_blocking(self.loop, table)
@@ -271,13 +275,7 @@ def _held(spec: EndpointSpec, endpoint: Endpoint) -> bool:
 
 
 def _raw_placement(placement: Placement) -> dict[str, Any]:
-    return {
-        "id": placement.id,
-        "version": placement.version,
-        "weight": placement.weight,
-        "mode": placement.mode,
-        "artifact": {"sha256": placement.sha256, "format": placement.format, "size": placement.size},
-    }
+    return {**placement.raw, "weight": placement.weight, "mode": placement.mode}
 
 
 def _named(raw: Any) -> set[str]:

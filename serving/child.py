@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import functools
 import gc
 import logging
 import os
@@ -81,13 +82,17 @@ async def _serve(options: Options, index: int, port: int, run_folder: Path) -> N
     from serving.protocol_http import Protocol
     from serving.reporter import Reporter
     from serving.runtime import Runtime
+    from serving.slow import KEEP_ALIVE_S, watch
     from serving.store import Store
+    from serving.wire import Wire
 
     loop = asyncio.get_running_loop()
     runtime = Runtime(options, index, Snapshots(run_folder, index))
+    wire = Wire(runtime, loop)
     config = uvicorn.Config(
-        App(runtime),
-        http=Protocol,
+        App(wire),
+        http=functools.partial(Protocol, wire),  # type: ignore[arg-type]
+        proxy_headers=False,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -95,7 +100,7 @@ async def _serve(options: Options, index: int, port: int, run_folder: Path) -> N
         server_header=False,
         date_header=False,
         backlog=2048,
-        timeout_keep_alive=75,
+        timeout_keep_alive=int(KEEP_ALIVE_S),
         timeout_graceful_shutdown=max(1, int(options.drain_s)),
     )
     server = _Server(config)
@@ -124,6 +129,7 @@ async def _serve(options: Options, index: int, port: int, run_folder: Path) -> N
         agent.start()
         # A process that comes back after a crash must not answer "still loading" where its siblings answer.
         await asyncio.to_thread(agent.started_from_disk.wait, START_S)
+    tasks.append(loop.create_task(watch(wire.clock, server.server_state.connections)))
     tasks.append(loop.create_task(_keep_snapshot(runtime, discard=reporter is None)))
     # What is loaded stays: the collector need not walk it again and again.
     gc.collect()

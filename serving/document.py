@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from serving.protocol.errors import shown
 
 MODES = ("live", "shadow", "warm")
+PROVIDERS = ("cpu", "cuda", "openvino")
+STICKY_HEADER = "x-slipway-key"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_HEADER = re.compile(r"[a-z0-9-]{1,64}")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,200}")
 
 
@@ -20,7 +25,8 @@ class DocumentError(ValueError):
 
 @dataclass(frozen=True)
 class Placement:
-    """One deployment as desired. `weight` is in percent; `size` in bytes (0: not said)."""
+    """One deployment as desired. `weight` is in percent; `size` in bytes (0: not said); `signature` is the
+    artifact's envelope as JSON text ("": not signed), which `serving.trust` judges."""
 
     id: str
     version: str
@@ -29,17 +35,45 @@ class Placement:
     sha256: str
     format: str
     size: int
+    signature: str = ""
+    provider: str = "cpu"
+    upstream: UpstreamSpec | None = None
+    raw: dict[str, Any] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
+class UpstreamSpec:
+    """Another V2 server that answers for a deployment. `timeout_s` covers one try."""
+
+    url: str
+    model: str
+    version: str | None
+    timeout_s: float
+
+
+@dataclass(frozen=True)
+class Batching:
+    """`most` rows may share a run (1: never); `budget_ms` is how long a shared run may take."""
+
+    most: int = 256
+    budget_ms: float = 50.0
 
 
 @dataclass(frozen=True)
 class EndpointSpec:
-    """One endpoint as desired; `tokens` are SHA-256 hex digests of tokens that may call it."""
+    """One endpoint as desired; `tokens` are SHA-256 hex digests of tokens that may call it, `quotas` maps
+    some of them to (requests per second, burst)."""
 
     name: str
     access: str
     tokens: frozenset[str]
     deployments: tuple[Placement, ...]
     raw: dict[str, Any]
+    quotas: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    sticky_header: str = STICKY_HEADER
+    limits: tuple[int, int] | None = None  # concurrency, queue
+    cache: tuple[int, float] | None = None  # bytes, seconds
+    batching: Batching = Batching()
 
 
 @dataclass(frozen=True)
@@ -86,9 +120,7 @@ def _endpoint(item: Any, ids: set[str]) -> EndpointSpec:
     access = _need(item, "access", (str,), where)
     if access not in ("open", "token"):
         raise DocumentError(f"{where}: access must be open or token, not {shown(access)!r}")
-    tokens = item.get("tokens", [])
-    if not isinstance(tokens, list) or not all(isinstance(t, str) and _DIGEST.fullmatch(t) for t in tokens):
-        raise DocumentError(f"{where}: tokens must be SHA-256 digests in hex")
+    tokens, quotas = _tokens(item.get("tokens", []), where)
     placements = tuple(_placement(d, where) for d in _need(item, "deployments", (list,), where))
     for placement in placements:
         if placement.id in ids:
@@ -98,7 +130,64 @@ def _endpoint(item: Any, ids: set[str]) -> EndpointSpec:
     total = sum(p.weight for p in live)
     if live and abs(total - 100) > 1e-6:
         raise DocumentError(f"{where}: the weights of its live deployments sum to {total:g}, not 100")
-    return EndpointSpec(name, access, frozenset(tokens), placements, item)
+    return EndpointSpec(name, access, tokens, placements, item, quotas, **_settings(item, where))
+
+
+def _tokens(found: Any, where: str) -> tuple[frozenset[str], dict[str, tuple[float, int]]]:
+    tokens: set[str] = set()
+    quotas: dict[str, tuple[float, int]] = {}
+    if not isinstance(found, list):
+        raise DocumentError(f"{where}: tokens must be a list")
+    for entry in found:
+        digest = entry.get("sha256") if isinstance(entry, dict) else entry
+        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+            raise DocumentError(f"{where}: tokens must be SHA-256 digests in hex")
+        tokens.add(digest)
+        if isinstance(entry, dict) and entry.get("rate") is not None:
+            rate = _within(entry, "rate", (int, float), 1e-6, 1e6, f"{where}: a token")
+            quotas[digest] = (float(rate), int(_within(entry, "burst", (int,), 1, 1e9, f"{where}: a token", 1)))
+    return frozenset(tokens), quotas
+
+
+def _within(
+    holder: Any, key: str, kinds: tuple[type, ...], low: float, high: float, where: str, default: Any = None
+) -> Any:
+    if default is not None and isinstance(holder, dict) and holder.get(key) is None:
+        return default
+    value = _need(holder, key, kinds, where)
+    if not low <= value <= high:
+        raise DocumentError(f"{where}: {key} must be from {low:g} to {high:g}")
+    return value
+
+
+def _settings(item: dict[str, Any], where: str) -> dict[str, Any]:
+    """What an endpoint may say of limits, cache, batching and stickiness."""
+    settings: dict[str, Any] = {}
+    if item.get("sticky_header") is not None:
+        header = _need(item, "sticky_header", (str,), where)
+        if not _HEADER.fullmatch(header):
+            raise DocumentError(f"{where}: sticky_header must be a header's name in lower case")
+        settings["sticky_header"] = header
+    if item.get("limits") is not None:
+        spec, what = item["limits"], f"{where}, limits"
+        settings["limits"] = (
+            _within(spec, "concurrency", (int,), 1, 1e6, what),
+            _within(spec, "queue", (int,), 0, 1e6, what),
+        )
+    if item.get("cache") is not None:
+        spec, what = item["cache"], f"{where}, cache"
+        settings["cache"] = (
+            _within(spec, "mb", (int,), 1, 4096, what) << 20,
+            float(_within(spec, "ttl_s", (int, float), 1, 86400, what)),
+        )
+    if item.get("batching") is not None:
+        spec, what = item["batching"], f"{where}, batching"
+        if _need(spec, "mode", (str,), what) not in ("auto", "off"):
+            raise DocumentError(f"{what}: mode must be auto or off")
+        most = _within(spec, "max", (int,), 1, 4096, what, Batching.most) if spec["mode"] == "auto" else 1
+        budget = float(_within(spec, "budget_ms", (int, float), 0.01, 60_000, what, Batching.budget_ms))
+        settings["batching"] = Batching(most, budget)
+    return settings
 
 
 def _placement(item: Any, where: str) -> Placement:
@@ -121,6 +210,9 @@ def _placement(item: Any, where: str) -> Placement:
     size = artifact.get("size") or 0
     if not isinstance(size, int) or size < 0:
         raise DocumentError(f"{where}: size must be a number of bytes")
+    provider = item.get("provider") or "cpu"
+    if provider not in PROVIDERS:
+        raise DocumentError(f"{where}: provider must be one of {', '.join(PROVIDERS)}")
     return Placement(
         id=ident,
         version=str(_need(item, "version", (str, int), where)),
@@ -129,4 +221,22 @@ def _placement(item: Any, where: str) -> Placement:
         sha256=digest,
         format=_need(artifact, "format", (str,), where),
         size=size,
+        signature=json.dumps(artifact["signature"], sort_keys=True) if artifact.get("signature") else "",
+        provider=provider,
+        upstream=_upstream(item["upstream"], where) if item.get("upstream") is not None else None,
+        raw=item,
+    )
+
+
+def _upstream(item: Any, where: str) -> UpstreamSpec:
+    where = f"{where}, upstream"
+    url = _need(item, "url", (str,), where)
+    if not url.startswith(("http://", "https://")):
+        raise DocumentError(f"{where}: url must start with http:// or https://")
+    version = item.get("version")
+    return UpstreamSpec(
+        url=url.rstrip("/"),
+        model=_need(item, "model", (str,), where),
+        version=None if version is None else str(version),
+        timeout_s=float(_within(item, "timeout_s", (int, float), 0.01, 3600, where, 10.0)),
     )

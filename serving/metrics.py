@@ -18,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 
 from engine.formats.latency import GAMMA
+from serving.window import SUMS
 
 # Upper bounds in microseconds.
 _BOUNDS = (100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1e6, 5e6, 3e7)
@@ -81,13 +82,11 @@ def snapshot(
 def _add_deployment(into: dict[Any, dict[str, Any]], key: tuple[str, ...], total: dict[str, Any]) -> None:
     held = into.get(key)
     if held is None:
-        into[key] = {**total, "latency": dict(total["latency"])}
+        into[key] = {**total, **{name: dict(total[name]) for name in ("latency", "batches")}}
         return
-    latency = Counter(held["latency"])
-    latency.update(total["latency"])
     into[key] = {
-        **{name: held[name] + total[name] for name in ("requests", "errors", "total_us")},
-        "latency": dict(latency),
+        **{name: held[name] + total[name] for name in SUMS},
+        **{name: dict(Counter(held[name]) + Counter(total[name])) for name in ("latency", "batches")},
     }
 
 

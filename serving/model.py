@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -50,11 +51,24 @@ def _tensors(nodes: list[ort.NodeArg], what: str, skip_unknown: bool) -> tuple[T
     return tuple(found)
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What measuring at load said of batching: up to `most` rows share a run (1: never), and why."""
+
+    most: int
+    why: str
+
+
+NO_BATCHING = Evidence(1, "not measured")
+
+
 class Model:
     """A session and its signature. `run` may be called from any thread."""
 
     def __init__(self, session: ort.InferenceSession, size: int) -> None:
         self.session = session
+        # The session's own `run` checks what was checked here already, which costs a tenth of a small call.
+        self._run = session._sess.run
         self.size = size
         self.inputs = _tensors(session.get_inputs(), "input", skip_unknown=False)
         # Maps and sequences (a classifier exported with its ZipMap) are left out; the tensors remain.
@@ -68,11 +82,14 @@ class Model:
         self.label = _label(self.outputs)
         self.cost_us: float | None = None
         self.inline_elements = 0
+        self.openings: dict[tuple[str, tuple[int, ...]], bytes] = {}  # see protocol/encode.py
+        self.batching = NO_BATCHING
+        self.lane: Any = None  # the queue of this model's calls, made by the dataplane when first needed
         self.memory_bytes = size
 
     def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Outputs in the order of `names`. Raises ONNX Runtime's own exceptions."""
-        result: list[np.ndarray] = self.session.run(names, feeds)
+        result: list[np.ndarray] = self._run(names, feeds, None)
         return result
 
     def warm(self) -> str:

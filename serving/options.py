@@ -25,6 +25,7 @@ class Options:
     token_file: Path | None = None
     token: str | None = None
     home: Path | None = None
+    trust_keys: Path | None = None
     max_body: int = 64 << 20
     drain_s: float = 10.0
     gc_grace_s: float = 600.0
@@ -60,6 +61,7 @@ def parse_options(argv: Sequence[str], env: Mapping[str, str]) -> Options:
     add("--control-url", default=env.get("SLIPWAY_CONTROL_URL"), help="control plane, e.g. http://host:8000")
     add("--token-file", default=None, help="file holding the serving token")
     add("--home", default=env.get("SLIPWAY_SERVING_HOME"), help="keeps state.json and artifacts/")
+    add("--trust-keys", default=None, help="PEM file of public keys: serve only what one of them signed")
     add("--max-body-mb", default="64", help="largest request body, in MiB")
     add("--drain-s", default="10", help="how long SIGTERM waits for requests in flight")
     found = parser.parse_args(argv)
@@ -72,6 +74,10 @@ def parse_options(argv: Sequence[str], env: Mapping[str, str]) -> Options:
         raise OptionsError(f"the models folder {models} does not exist.")
     if models is None and home is None:
         raise OptionsError("give --models DIR, or --home DIR with --control-url URL.")
+    if models is not None and found.trust_keys:
+        raise OptionsError("--trust-keys needs --home DIR: the files of a folder carry no signatures.")
+    # Empty counts as not given, by either door.
+    trust_keys = found.trust_keys or (env.get("SLIPWAY_TRUST_KEYS") if models is None else None)
     if control and not control.startswith(("http://", "https://")):
         raise OptionsError("the control URL must start with http:// or https://.")
     return Options(
@@ -83,6 +89,7 @@ def parse_options(argv: Sequence[str], env: Mapping[str, str]) -> Options:
         token_file=Path(found.token_file) if found.token_file else None,
         token=env.get("SLIPWAY_SERVING_TOKEN") or None,
         home=home,
+        trust_keys=Path(trust_keys) if trust_keys else None,
         max_body=_number(found.max_body_mb, "--max-body-mb", 1, 4096) << 20,
         drain_s=float(_number(found.drain_s, "--drain-s", 0, 3600)),
     )

@@ -38,6 +38,10 @@ class Router:
     def __init__(self) -> None:
         self._seen: dict[bytes, Route] = {}
 
+    def seen(self, raw_path: bytes) -> Route | None:
+        """The route of a path that `find` found before."""
+        return self._seen.get(raw_path)
+
     def find(self, raw_path: bytes) -> Route:
         """The route of a path as it came in (still percent-encoded). Raises ServingError 404."""
         route = self._seen.get(raw_path)

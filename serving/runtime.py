@@ -6,13 +6,14 @@ import asyncio
 import os
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from serving.compute import Compute
+from serving.limits import Ledger
 from serving.metrics import Snapshots, snapshot
 from serving.options import Options
 from serving.shadow import Mirror
-from serving.table import Table
+from serving.table import Shared, Table
 from serving.telemetry import Recorder
 
 # Bodies being read may hold this much in all, as a multiple of the largest single one.
@@ -33,7 +34,8 @@ class Runtime:
         self.responses: Counter[tuple[str, int]] = Counter()
         self.snapshots = snapshots
         # As wide as the machine, not as this process's share: connections spread unevenly over processes.
-        self.pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="compute")
+        self.compute = Compute(len(os.sched_getaffinity(0)))
+        self.shared = Shared(Ledger(snapshots.folder / "quotas"))
         self.body_budget = options.max_body * BODY_BUDGET
         self.body_bytes = 0
         self.started = time.time()

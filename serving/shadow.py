@@ -63,17 +63,17 @@ class Mirror:
         except Exception as error:  # whatever a shadow does wrong is a number in its telemetry
             failed = True
             log.debug("shadow %s failed: %s", shadow.id, error)
-        micros = (time.perf_counter() - start) * 1e6
-        loop.call_soon_threadsafe(self._done, shadow, micros, failed, label, size)
+        seconds = time.perf_counter() - start
+        loop.call_soon_threadsafe(self._done, shadow, seconds, failed, label, size)
 
-    def _done(self, shadow: Deployment, micros: float, failed: bool, label: np.ndarray | None, size: int) -> None:
+    def _done(self, shadow: Deployment, seconds: float, failed: bool, label: np.ndarray | None, size: int) -> None:
         left = self._waiting[shadow.id] - 1
         if left:
             self._waiting[shadow.id] = left
         else:
             del self._waiting[shadow.id]
         self._bytes -= size
-        self._recorder.record(shadow, time.time(), micros, failed, label)
+        self._recorder.copied(shadow, time.time(), seconds, failed, label)
 
     def forget(self, alive: set[str]) -> None:
         """Let go of the threads of shadows that are no longer there."""

@@ -148,6 +148,8 @@ class Supervisor:
 
 def supervise(options: Options) -> int:
     """Run the server; its exit code. A port in use is one sentence and 1."""
+    if options.trust_keys is not None:
+        import engine.formats.signing  # noqa: F401 - before the fork, as above
     try:
         held = reserve(options.host, options.port)
     except OSError as error:

@@ -7,10 +7,44 @@ import hashlib
 import hmac
 import random
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
+from serving.cache import ResponseCache
 from serving.document import EndpointSpec, Placement
+from serving.limits import Gate, Ledger, Quota
 from serving.model import Model
 from serving.protocol.errors import ServingError
+from serving.protocol.template import Templates
+
+if TYPE_CHECKING:
+    from serving.upstream import Upstream
+
+# Authorization headers known to be right are remembered, up to so many for an endpoint.
+_REMEMBERED = 1024
+# Inputs looked at in a request to an endpoint whose model is not known here.
+_ANY = 4096
+
+
+class Shared:
+    """What outlives a routing table: the caches of endpoints and the ledger of quotas."""
+
+    def __init__(self, ledger: Ledger | None = None) -> None:
+        self.ledger = ledger or Ledger(None)
+        self._caches: dict[str, ResponseCache] = {}
+
+    def cache(self, spec: EndpointSpec) -> ResponseCache | None:
+        """The endpoint's cache as its spec wants it, the present one where it already is so."""
+        if spec.cache is None:
+            self._caches.pop(spec.name, None)
+            return None
+        held = self._caches.get(spec.name)
+        if held is None or (held.max_bytes, held.ttl_s) != spec.cache:
+            held = self._caches[spec.name] = ResponseCache(*spec.cache)
+        return held
+
+    def cached(self) -> dict[str, ResponseCache]:
+        """Caches by endpoint."""
+        return dict(self._caches)
 
 
 class Deployment:
@@ -27,20 +61,42 @@ class Deployment:
         # endpoint has another signature: otherwise the client is at fault, and could force a rollback.
         self.blame_input = False
         self.header = (b"x-slipway-deployment", placement.id.encode("ascii"))
+        # Start of the usual answer, up to the headers that differ each time.
+        self.head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n%b: %b\r\n" % self.header
+        self.gate: Gate | None = None
+        self.upstream: Upstream | None = None  # another server that answers in the model's place
+
+    @property
+    def answers(self) -> bool:
+        """Whether a request can be given to it."""
+        return self.model is not None or self.upstream is not None
 
 
 class Endpoint:
     """A public name: who may call it and which deployment answers."""
 
-    def __init__(self, spec: EndpointSpec, deployments: Iterable[Deployment]) -> None:
+    def __init__(self, spec: EndpointSpec, deployments: Iterable[Deployment], shared: Shared | None = None) -> None:
+        shared = shared or Shared()
         self.name = spec.name
         self.spec = spec
         self.protected = spec.access == "token"
+        self.sticky_header = spec.sticky_header.encode()
+        self.cache = shared.cache(spec)
+        self.batch_most = spec.batching.most
+        self._quotas = {
+            digest: Quota(shared.ledger, hashlib.blake2b(f"{spec.name}\0{digest}".encode()).digest(), *quota)
+            for digest, quota in spec.quotas.items()
+        }
+        self._known: dict[bytes, Quota | None] = {}
+        self.templates = Templates()
         self._tokens: dict[str, list[str]] = {}
         for digest in spec.tokens:
             self._tokens.setdefault(digest[:8], []).append(digest)
         self.deployments = tuple(deployments)
-        ready = [d for d in self.deployments if d.model is not None]
+        if spec.limits is not None:
+            for deployment in self.deployments:
+                deployment.gate = Gate(*spec.limits)
+        ready = [d for d in self.deployments if d.answers]
         # Newest first: when its weight grows, callers it already had stay with it.
         live = sorted(
             (d for d in ready if d.placement.mode == "live" and d.placement.weight > 0),
@@ -48,7 +104,9 @@ class Endpoint:
             reverse=True,
         )
         self.live = tuple(live)
-        self.max_inputs = max((len(d.model.inputs) for d in ready if d.model is not None), default=1)
+        # What an upstream takes is its own affair.
+        forwards = any(d.upstream is not None for d in ready)
+        self.max_inputs = _ANY if forwards else max((len(d.model.inputs) for d in ready if d.model), default=1)
         self.shadows = tuple(d for d in ready if d.placement.mode == "shadow")
         self._bounds: list[float] = []
         total = 0.0
@@ -61,9 +119,21 @@ class Endpoint:
             deployment.blame_input = differ
 
     def authorize(self, header: bytes | None) -> None:
-        """Check a bearer token in constant time. Raises ServingError: 401 without, 403 for a wrong one."""
+        """Check a bearer token in constant time, without counting it. Raises ServingError: 401 without, 403
+        for a wrong one."""
+        self._grant(header)
+
+    def admit(self, header: bytes | None) -> None:
+        """As `authorize`, and take one request from the token's quota. Raises ServingError 429 as well."""
+        quota = self._grant(header)
+        if quota is not None:
+            quota.take()
+
+    def _grant(self, header: bytes | None) -> Quota | None:
         if not self.protected:
-            return
+            return None
+        if header in self._known:
+            return self._known[header]
         challenge = ((b"www-authenticate", b"Bearer"),)
         if header is None or header[:7].lower() != b"bearer ":
             raise ServingError(401, "this model needs a bearer token", challenge)
@@ -74,6 +144,10 @@ class Endpoint:
             found |= hmac.compare_digest(candidate, digest)
         if not found:
             raise ServingError(403, "this token may not call this model")
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        quota = self._known[header] = self._quotas.get(digest)
+        return quota
 
     def pick(self, version: str | None, key: str | bytes | None) -> Deployment:
         """The deployment to answer: the pinned version, else by weight, the same for the same key.
@@ -100,7 +174,7 @@ class Endpoint:
         named = [d for d in self.deployments if d.version == version]
         if not named:
             raise ServingError(404, f"model {self.name!r} has no such version")
-        ready = [d for d in named if d.model is not None]
+        ready = [d for d in named if d.answers]
         if not ready:
             raise ServingError(503, f"this version of {self.name!r} is not ready", ((b"retry-after", b"1"),))
         live = [d for d in ready if d in self.live]

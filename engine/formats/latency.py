@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
+
 GAMMA = 1.1
 _LOG_GAMMA = math.log(GAMMA)
 
@@ -16,6 +18,13 @@ _LOG_GAMMA = math.log(GAMMA)
 def bucket_of(microseconds: float) -> int:
     """Index of the bucket of a duration in microseconds; everything below 1 µs is bucket 0."""
     return int(math.log(microseconds) / _LOG_GAMMA) if microseconds > 1 else 0
+
+
+def buckets_of(microseconds: np.ndarray) -> dict[int, int]:
+    """Counts by bucket of many durations in microseconds, as `bucket_of` would place each."""
+    found = np.log(np.maximum(microseconds, 1.0)) / _LOG_GAMMA
+    indices, counts = np.unique(found.astype(np.int64), return_counts=True)
+    return dict(zip(indices.tolist(), counts.tolist(), strict=True))
 
 
 def value_of(bucket: int) -> float:

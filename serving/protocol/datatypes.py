@@ -24,6 +24,10 @@ class Datatype:
         return 0 if self.name == "BYTES" else self.dtype.itemsize
 
 
+# What simdjson's buffers hold, by kind.
+WIDE = {"d": np.dtype(np.float64), "i": np.dtype(np.int64), "u": np.dtype(np.uint64)}
+
+
 def _integer(name: str, dtype: type, buffer: str = "i") -> Datatype:
     info = np.iinfo(dtype)
     return Datatype(name, np.dtype(dtype), buffer, int(info.min), int(info.max))

@@ -15,6 +15,8 @@ from serving.protocol.envelope import Envelope
 from serving.protocol.errors import BadInput, shown
 
 JSON_TYPE = (b"content-type", b"application/json")
+# Shapes of outputs remembered for a model.
+_REMEMBERED = 256
 BINARY_TYPE = (b"content-type", b"application/octet-stream")
 
 
@@ -41,29 +43,52 @@ def encode(
 ) -> Encoded:
     """The response of one call; `arrays[i]` belongs to `names[i]`. A NaN or infinity becomes null in JSON
     (which has no such numbers) and passes unchanged in binary."""
-    outputs: list[dict[str, Any]] = []
-    blobs: list[bytes] = []
-    for name, array in zip(names, arrays, strict=False):
-        datatype = model.output_by_name[name].datatype.name
-        item: dict[str, Any] = {"name": name, "shape": array.shape, "datatype": datatype}
-        binary = envelope.outputs.get(name)
-        if envelope.binary_output if binary is None else binary:
-            blob = _strings_to_binary(array) if datatype == "BYTES" else array.tobytes()
-            blobs.append(blob)
-            item["parameters"] = {"binary_data_size": len(blob)}
-        elif datatype == "BYTES":
-            item["data"] = [str(value) for value in array.ravel()]
-        else:
-            item["data"] = np.ascontiguousarray(array).reshape(-1)
-        outputs.append(item)
-    document: dict[str, Any] = {"model_name": model_name, "model_version": version}
+    start = b'{"model_name":%b,"model_version":%b,' % (orjson.dumps(model_name), orjson.dumps(version))
+    parts = [start]
     if envelope.id is not None:
-        document["id"] = envelope.id
-    document["outputs"] = outputs
-    head = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+        parts += (b'"id":', orjson.dumps(envelope.id), b",")
+    parts.append(b'"outputs":[')
+    blobs: list[bytes] = []
+    between = b""
+    for name, array in zip(names, arrays, strict=False):
+        opening = model.openings.get((name, array.shape))
+        if opening is None:
+            opening = _opening(model, name, array.shape)
+        parts += (between, opening)
+        between = b","
+        binary = envelope.outputs.get(name)
+        strings = array.dtype == object
+        if envelope.binary_output if binary is None else binary:
+            blob = _strings_to_binary(array) if strings else array.tobytes()
+            blobs.append(blob)
+            parts.append(b'"parameters":{"binary_data_size":%d}}' % len(blob))
+        else:
+            parts += (b'"data":', _strings(array) if strings else _numbers(array), b"}")
+    parts.append(b"]}")
+    head = b"".join(parts)
     if not blobs:
         return Encoded(head, None)
     return Encoded(b"".join([head, *blobs]), len(head))
+
+
+def _numbers(array: np.ndarray) -> bytes:
+    if array.ndim != 1 or not array.flags.c_contiguous:
+        array = np.ascontiguousarray(array).reshape(-1)
+    return orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _strings(array: np.ndarray) -> bytes:
+    return orjson.dumps([str(value) for value in array.ravel()])
+
+
+def _opening(model: Model, name: str, shape: tuple[int, ...]) -> bytes:
+    """Name, shape and datatype of an output as JSON, remembered for the shapes that a model gives."""
+    described = {"name": name, "shape": shape, "datatype": model.output_by_name[name].datatype.name}
+    opening = orjson.dumps(described)[:-1] + b","
+    if len(model.openings) >= _REMEMBERED:
+        model.openings.clear()
+    model.openings[name, shape] = opening
+    return opening
 
 
 def _strings_to_binary(array: np.ndarray) -> bytes:

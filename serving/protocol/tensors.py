@@ -14,7 +14,7 @@ import numpy as np
 import simdjson
 
 from serving.model import Model, Tensor
-from serving.protocol.datatypes import BY_NAME, Datatype
+from serving.protocol.datatypes import BY_NAME, WIDE, Datatype
 from serving.protocol.envelope import Envelope, RawInput
 from serving.protocol.errors import BadInput, shown
 
@@ -22,8 +22,6 @@ from serving.protocol.errors import BadInput, shown
 MAX_ONE_BY_ONE = 2_000_000
 # An empty tensor may have other dimensions of any size; beyond this even numpy refuses to think of it.
 MAX_ELEMENTS = 1 << 40
-
-_WIDE = {"d": np.dtype(np.float64), "i": np.dtype(np.int64), "u": np.dtype(np.uint64)}
 
 
 def build_feeds(
@@ -164,12 +162,12 @@ def _from_json(raw: RawInput, datatype: Datatype) -> np.ndarray:
     if not count:
         return _one_by_one(raw, datatype, count)
     try:
-        wide = np.frombuffer(data.as_buffer(of_type=datatype.buffer), _WIDE[datatype.buffer])
+        wide = np.frombuffer(data.as_buffer(of_type=datatype.buffer), WIDE[datatype.buffer])
     except (TypeError, ValueError):
         # Something in it is not such a number, or nothing is in it: the slow way says what.
         return _one_by_one(raw, datatype, count)
     _check_count(raw, wide.size, count)
-    return _narrow(raw, wide, datatype).reshape(shape)
+    return narrow(raw, wide, datatype).reshape(shape)
 
 
 def _prove_nesting(inputs: Sequence[RawInput], asked: bool, document: bytes | bytearray | memoryview) -> None:
@@ -231,7 +229,7 @@ def _check_nesting(raw: RawInput, data: Any, depth: int) -> None:
         _check_nesting(raw, item, depth + 1)
 
 
-def _narrow(raw: RawInput, wide: np.ndarray, datatype: Datatype) -> np.ndarray:
+def narrow(raw: RawInput, wide: np.ndarray, datatype: Datatype) -> np.ndarray:
     """From the parser's 64-bit numbers to the datatype; out of range is refused, never wrapped."""
     if datatype.buffer == "d":
         try:

@@ -142,7 +142,7 @@ def test_windows_are_dropped_and_counted_when_nobody_takes_them(
     monkeypatch.setattr(telemetry, "MAX_WINDOWS", 10)
     recorder = Recorder()
     for n in range(25):
-        recorder.record(placed, n * 5, 100, False)
+        recorder.copied(placed, n * 5, 1e-4, False, None)
     assert recorder.dropped == 15
     windows = recorder.take()
     assert [w["start"] for w in windows] == [n * 5 for n in range(15, 25)]
@@ -153,7 +153,7 @@ def test_windows_are_dropped_and_counted_when_nobody_takes_them(
 
 def test_classes_beyond_the_limit_become_other_when_counted(placed: Deployment) -> None:
     recorder = Recorder()
-    recorder.record(placed, 3, 100, False, np.arange(100))
+    recorder.copied(placed, 3, 1e-4, False, np.arange(100))
     (window,) = recorder.take()
     counts = window["outputs"]["label"]
     assert len(counts) == 65 and counts["other"] == 36

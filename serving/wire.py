@@ -1,0 +1,43 @@
+"""What all connections of a process share: runtime, dataplane, paths seen, request ids, clock."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+
+from serving.dataplane import Dataplane
+from serving.protocol.encode import JSON_TYPE
+from serving.protocol.errors import ServingError
+from serving.rest import Asked, Headers, RequestIds
+from serving.routes import Router
+from serving.runtime import Runtime
+from serving.slow import Clock
+
+_REMEMBERED = 1024
+
+
+class Wire:
+    """One per process."""
+
+    def __init__(self, runtime: Runtime, loop: asyncio.AbstractEventLoop) -> None:
+        self.runtime = runtime
+        self.dataplane = Dataplane(runtime, loop)
+        self.router = Router()
+        self.ids = RequestIds()
+        self.clock = Clock(loop)
+        # Parsed heads of inferences by their very bytes.
+        self.heads: dict[bytes, Asked] = {}
+
+    def learn(self, data: bytes, asked: Asked) -> None:
+        """Remember what a head says; one with a request id of its own would not come again."""
+        if asked.given_id is not None:
+            return
+        if len(self.heads) >= _REMEMBERED:
+            self.heads.clear()
+        self.heads[data] = asked
+
+    @staticmethod
+    def refusal(error: ServingError, request_id: bytes) -> tuple[Headers, bytes]:
+        """Headers and body of an error's answer."""
+        return (JSON_TYPE, (b"x-request-id", request_id), *error.headers), orjson.dumps({"error": error.text})
