@@ -46,7 +46,7 @@ class Agent(threading.Thread):
         self.changes = 0
         self.on_change: Callable[[], object] | None = None  # called in the loop's thread
         self.status: dict[str, dict[str, Any]] = {}
-        self._models: dict[tuple[str, str], Model] = {}
+        self._models: dict[tuple[str, ...], Model] = {}
         self._draining: list[tuple[Table, list[Deployment]]] = []
         self._document: Document | None = None
         self._refusal: tuple[str, set[str]] | None = None
@@ -167,18 +167,20 @@ class Agent(threading.Thread):
             self._retry_at = time.monotonic() + random.uniform(delay / 2, delay)  # noqa: S311
         else:
             self._retry_at, self._retries = None, 0
-        used = {(d.placement.sha256, d.placement.format) for d in table.deployments().values()}
+        used = {_key(d.placement) for d in table.deployments().values()}
         self._models = {key: model for key, model in self._models.items() if key in used}
         if not from_disk:
             self._save(document, table)
         self._publish(failed=failed)
 
     def _load(self, placement: Placement, download: bool) -> Model:
-        key = (placement.sha256, placement.format)
+        key = _key(placement)
         model = self._models.get(key)
         if model is None:
             fetch = self.control.artifact if self.control is not None and download else None
-            model = load_model(self.store.obtain(placement.sha256, placement.size, fetch), placement.format)
+            model = load_model(
+                self.store.obtain(placement.sha256, placement.size, fetch), placement.format, placement.provider
+            )
             remark = model.warm()
             if remark:
                 log.warning("deployment %s: %s", placement.id, remark)
@@ -190,7 +192,7 @@ class Agent(threading.Thread):
             Deployment(
                 spec.name,
                 p,
-                self._models.get((p.sha256, p.format)) if p.id not in failed else None,
+                self._models.get(_key(p)) if p.id not in failed else None,
                 failed.get(p.id, ""),
             )
             for p in spec.deployments
@@ -266,8 +268,18 @@ def _entry(state: str, reason: str, sha256: str, memory: int) -> dict[str, Any]:
 
 
 def _state(deployment: Deployment, state: str, reason: str) -> dict[str, Any]:
-    memory = deployment.model.memory_bytes if deployment.model else 0
-    return _entry(state, reason, deployment.placement.sha256, memory)
+    model = deployment.model
+    entry = _entry(state, reason, deployment.placement.sha256, model.memory_bytes if model else 0)
+    if model is not None:
+        entry["cost_us"] = None if model.cost_us is None else round(model.cost_us, 1)
+        entry["batching"] = {"max": deployment.batch_most, "why": model.batching.why}
+        entry["provider"] = model.provider
+    return entry
+
+
+def _key(placement: Placement) -> tuple[str, ...]:
+    """Placements of one key share a loaded model."""
+    return (placement.sha256, placement.format, placement.provider)
 
 
 def _held(spec: EndpointSpec, endpoint: Endpoint) -> bool:

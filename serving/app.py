@@ -137,12 +137,20 @@ class App:
     ) -> tuple[int, Headers, bytes]:
         runtime = self.runtime
         mine = (b"x-request-id", request_id)
-        if route.kind in ("model", "model-ready"):
+        if route.kind in ("model", "model-ready", "config"):
             endpoint = self.wire.dataplane.endpoint(route.model, headers.get(b"authorization"))
             status, body, more = discovery.answer_model(route, endpoint)
         elif route.kind == "index":
             asked = await self._body(headers, receive)
             status, body, more = discovery.answer_index(runtime, headers.get(b"authorization"), asked)
+        elif route.kind in ("stats", "all-stats"):
+            if route.kind == "stats":
+                self.wire.dataplane.endpoint(route.model, headers.get(b"authorization"))
+            status, body, more = await asyncio.to_thread(
+                discovery.answer_statistics, route, runtime, headers.get(b"authorization"), runtime.snapshot()
+            )
+        elif route.kind == "read-only":
+            raise ServingError(400, "this server's models are changed by deployments alone; loading is not offered")
         elif route.kind == "metrics":
             # Reading the other processes' files and rendering is work for a thread.
             snapshot = runtime.snapshot()

@@ -113,9 +113,10 @@ class Call:
 
     def batch_limit(self) -> int:
         """How many rows may share a run with this call's; 1 when it must run alone."""
-        limit = min(self.model().batching.most, self.endpoint.batch_most)
-        if limit <= 1:
+        deployment = self.deployment
+        if deployment is None or deployment.batch_most <= 1:
             return 1
+        limit = deployment.batch_most
         self.rows = len(next(iter(self.feeds.values())))
         return limit if 0 < self.rows < limit else 1
 

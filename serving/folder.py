@@ -43,11 +43,13 @@ def load_folder(folder: Path) -> Table:
     for name, versions in scan(folder).items():
         deployments: list[Deployment] = []
         for version in sorted(versions, key=_rank, reverse=True):
-            data = versions[version].read_bytes()
+            path = versions[version]
+            data = path.read_bytes()
             model: Model | None = None
             reason = ""
             try:
-                model = load_model(data)
+                # By its path, so that it finds the weights that lie beside it in its own folder.
+                model = load_model(path if path.name == "model.onnx" else data)
                 model.warm()
             except ModelError as error:
                 model, reason = None, str(error)

@@ -86,6 +86,7 @@ def _add_deployment(into: dict[Any, dict[str, Any]], key: tuple[str, ...], total
         return
     into[key] = {
         **{name: held[name] + total[name] for name in SUMS},
+        "last": max(held["last"], total["last"]),
         **{name: dict(Counter(held[name]) + Counter(total[name])) for name in ("latency", "batches")},
     }
 

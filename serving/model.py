@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from serving.protocol.datatypes import Datatype, of_ort
+from serving.batching import UNMEASURED, measure
+from serving.protocol.datatypes import Datatype
+from serving.values import MAPS, PLAIN, SEQUENCE, classify, given, run_with_bfloat16, taken
 
 # About what a hop to a thread and back costs; a cheaper call runs in the event loop itself.
 THREAD_HOP_US = 50.0
@@ -27,39 +30,32 @@ class ModelError(Exception):
 
 @dataclass(frozen=True)
 class Tensor:
-    """Signature of one input or output. `shape` has -1 where any size goes; None when rank is unknown."""
+    """Signature of one input or output. `shape` has -1 where any size goes; None when rank is unknown. `kind`
+    is what ONNX Runtime has there (see values.py); an `optional` input may be left out."""
 
     name: str
     datatype: Datatype
     shape: tuple[int, ...] | None
+    kind: str = PLAIN
+    optional: bool = False
 
     def metadata(self) -> dict[str, object]:
         """The tensor as V2 metadata shows it."""
         return {"name": self.name, "datatype": self.datatype.name, "shape": list(self.shape or ())}
 
 
-def _tensors(nodes: list[ort.NodeArg], what: str, skip_unknown: bool) -> tuple[Tensor, ...]:
+def _tensors(nodes: list[ort.NodeArg], what: str) -> tuple[Tensor, ...]:
     found = []
     for node in nodes:
-        datatype = of_ort(node.type)
-        if datatype is None:
-            if skip_unknown:
-                continue
+        known = classify(node.type)
+        if known is None:
             raise ModelError(f"{what} {node.name!r} has type {node.type}, which the V2 protocol cannot carry")
+        datatype, kind, optional = known
         shape = None if node.shape is None else tuple(d if isinstance(d, int) else -1 for d in node.shape)
-        found.append(Tensor(node.name, datatype, shape))
+        if kind != PLAIN:
+            shape = (-1,) if kind == MAPS else None
+        found.append(Tensor(node.name, datatype, shape, kind, optional))
     return tuple(found)
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What measuring at load said of batching: up to `most` rows share a run (1: never), and why."""
-
-    most: int
-    why: str
-
-
-NO_BATCHING = Evidence(1, "not measured")
 
 
 class Model:
@@ -70,11 +66,15 @@ class Model:
         # The session's own `run` checks what was checked here already, which costs a tenth of a small call.
         self._run = session._sess.run
         self.size = size
-        self.inputs = _tensors(session.get_inputs(), "input", skip_unknown=False)
-        # Maps and sequences (a classifier exported with its ZipMap) are left out; the tensors remain.
-        self.outputs = _tensors(session.get_outputs(), "output", skip_unknown=True)
-        if not self.outputs:
-            raise ModelError("no output of this model is a tensor")
+        required = _tensors(session.get_inputs(), "input")
+        # An initializer that is also an input has a default, and may be left out.
+        defaults = _tensors(session.get_overridable_initializers(), "input")
+        self.inputs = (*required, *(replace(tensor, optional=True) for tensor in defaults))
+        self.outputs = _tensors(session.get_outputs(), "output")
+        tensors = (*self.inputs, *self.outputs)
+        self.plain = all(t.kind == PLAIN and not t.optional for t in tensors)
+        self.halves = frozenset(t.name for t in tensors if t.datatype.name == "BF16")
+        self._direct = not self.halves and all(t.kind == PLAIN for t in tensors)
         self.input_by_name = {tensor.name: tensor for tensor in self.inputs}
         self.output_by_name = {tensor.name: tensor for tensor in self.outputs}
         self.output_names = [tensor.name for tensor in self.outputs]
@@ -82,22 +82,37 @@ class Model:
         self.label = _label(self.outputs)
         self.cost_us: float | None = None
         self.inline_elements = 0
-        self.openings: dict[tuple[str, tuple[int, ...]], bytes] = {}  # see protocol/encode.py
-        self.batching = NO_BATCHING
+        self.openings: dict[tuple[str, tuple[int, ...], bool], bytes] = {}  # see protocol/encode.py
+        self.batching = UNMEASURED
         self.lane: Any = None  # the queue of this model's calls, made by the dataplane when first needed
         self.memory_bytes = size
+        self.provider = "cpu"
 
     def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """Outputs in the order of `names`. Raises ONNX Runtime's own exceptions."""
-        result: list[np.ndarray] = self._run(names, feeds, None)
-        return result
+        """Outputs in the order of `names`, as the protocol carries them. Raises ONNX Runtime's own exceptions,
+        and ServingError for an output that cannot be carried."""
+        if self._direct:
+            result: list[np.ndarray] = self._run(names, feeds, None)
+            return result
+        return self._run_special(names, feeds, None)
+
+    def _run_special(
+        self, names: list[str], feeds: dict[str, np.ndarray], options: ort.RunOptions | None
+    ) -> list[np.ndarray]:
+        ready = {name: given(array, self.input_by_name[name].kind) for name, array in feeds.items()}
+        if self.halves:
+            values = run_with_bfloat16(self.session, names, ready, self.halves)
+        else:
+            values = self._run(names, ready, options)
+        outputs = [self.output_by_name[name] for name in names]
+        return [taken(v, o.kind, o.datatype, o.name) for v, o in zip(values, outputs, strict=True)]
 
     def warm(self) -> str:
         """Run once with every free dimension 1 and measure. Returns why it could not, or "".
 
         A model whose zero input it rejects itself (a lookup, a reshape) is served all the same, off the
         loop. One that does not come back within WARM_LIMIT_S raises ModelError."""
-        feeds = {t.name: _zeros(t) for t in self.inputs}
+        feeds = {t.name: _zeros(t) for t in self.inputs if not t.optional}
         options = ort.RunOptions()
         timer = threading.Timer(WARM_LIMIT_S, setattr, (options, "terminate", True))
         timer.daemon = True
@@ -106,7 +121,7 @@ class Model:
             times = []
             for _ in range(_RUNS):
                 start = time.perf_counter()
-                self.session.run(self.output_names, feeds, options)
+                self._run_special(self.output_names, feeds, options)
                 times.append(time.perf_counter() - start)
                 if sum(times) > _ENOUGH_S:
                     break
@@ -122,32 +137,56 @@ class Model:
         if self.cost_us < THREAD_HOP_US:
             # A batch costs more than one row; beyond this many elements the call leaves the loop.
             self.inline_elements = int(elements * max(1.0, THREAD_HOP_US / max(self.cost_us, 1.0)))
+        self.batching = measure(self)
         return ""
 
 
-def load_model(data: bytes, format_name: str = "onnx") -> Model:
-    """A session from bytes, one thread, no external data, no custom operators. Raises ModelError."""
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+
+
+def load_model(data: bytes | Path, format_name: str = "onnx", provider: str = "cpu") -> Model:
+    """A session with one thread and no custom operators. Raises ModelError.
+
+    From bytes a model cannot name other files as its weights. A path is for the standalone server alone, whose
+    models have their external data beside them."""
     if format_name not in ("onnx", "ort"):
         raise ModelError(f"format {format_name!r} cannot be served here; export the version to onnx")
+    wanted = _PROVIDERS[provider]
+    if wanted not in ort.get_available_providers():
+        raise ModelError(f"the {provider} provider is not installed on this server (it has {_installed()})")
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     if format_name == "ort":
         options.add_session_config_entry("session.load_model_format", "ORT")
-    before = _resident()
+    before = resident_bytes()
     try:
-        # From bytes, never a path: a path lets a model name other files of this machine as its weights.
-        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        providers = list(dict.fromkeys([wanted, _PROVIDERS["cpu"]]))
+        session = ort.InferenceSession(data, options, providers=providers)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated types, RuntimeError among them
         raise ModelError(f"ONNX Runtime refused the model: {_first_line(error)}") from error
-    model = Model(session, len(data))
-    model.memory_bytes = max(len(data), _resident() - before)
+    if wanted not in session.get_providers():
+        # ONNX Runtime goes on with the CPU when a device is missing, and says so in a log only.
+        raise ModelError(f"the {provider} provider could not be used on this server")
+    size = data.stat().st_size if isinstance(data, Path) else len(data)
+    model = Model(session, size)
+    model.provider = provider
+    model.memory_bytes = max(size, resident_bytes() - before)
     return model
 
 
+def _installed() -> str:
+    names = {long: short for short, long in _PROVIDERS.items()}
+    return ", ".join(names[long] for long in ort.get_available_providers() if long in names)
+
+
 def _zeros(tensor: Tensor) -> np.ndarray:
-    shape = tuple(1 if d < 0 else d for d in tensor.shape or ())
+    shape = tuple(1 if d < 0 else d for d in tensor.shape or ((1,) if tensor.kind == SEQUENCE else ()))
     if tensor.datatype.name == "BYTES":
         return np.full(shape, "", dtype=object)
     return np.zeros(shape, tensor.datatype.dtype)
@@ -157,7 +196,7 @@ def _label(outputs: tuple[Tensor, ...]) -> str | None:
     """The first output that looks like a predicted class: integers or strings, [N] or [N,1]."""
     for tensor in outputs:
         kind = tensor.datatype
-        if kind.name != "BYTES" and (kind.low is None):
+        if tensor.kind != PLAIN or (kind.name != "BYTES" and kind.low is None):
             continue
         if tensor.shape is not None and (len(tensor.shape) == 1 or (len(tensor.shape) == 2 and tensor.shape[1] == 1)):
             return tensor.name
@@ -169,7 +208,7 @@ def _first_line(error: BaseException) -> str:
     return (lines[0] if lines else type(error).__name__)[:300]
 
 
-def _resident() -> int:
+def resident_bytes() -> int:
     """Resident bytes of this process (0 where /proc is not there)."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - hot enough to stay plain

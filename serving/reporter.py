@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +17,11 @@ from typing import Any
 
 import orjson
 
+from serving import VERSION
 from serving.agent import Agent
 from serving.app import instance_name
 from serving.control import Control, ControlError
+from serving.model import resident_bytes
 from serving.runtime import Runtime
 
 log = logging.getLogger("serving.reporter")
@@ -101,5 +104,9 @@ class Reporter:
             "interval_s": round(interval, 3),
             "deployments": self.agent.status,
             "windows": self.runtime.recorder.take(),
+            "memory_bytes": resident_bytes(),
+            "pid": os.getpid(),
+            "started": round(self.runtime.started, 3),
+            "version": VERSION,
         }
         return orjson.dumps(payload)

@@ -16,9 +16,16 @@ _FIXED = {
     "/v2/health/ready": ("ready", _GET),
     "/v2/repository/index": ("index", _POST),
     "/healthz": ("live", _GET),
+    "/v2/models/stats": ("all-stats", _GET),
     "/metrics": ("metrics", _GET),
 }
-_ACTIONS = {"": ("model", _GET), "ready": ("model-ready", _GET), "infer": ("infer", _POST)}
+_ACTIONS = {
+    "": ("model", _GET),
+    "ready": ("model-ready", _GET),
+    "infer": ("infer", _POST),
+    "stats": ("stats", _GET),
+    "config": ("config", _GET),
+}
 _REMEMBERED = 4096
 
 
@@ -68,4 +75,6 @@ def _parse(raw_path: bytes) -> Route:
         action = _ACTIONS.get("/".join(rest))
         if action is not None:
             return Route(*action, model=model, version=version)
+    if len(parts) == 6 and parts[:4] == ["", "v2", "repository", "models"] and parts[5] in ("load", "unload"):
+        return Route("read-only", _POST)
     raise ServingError(404, "there is nothing at this path")

@@ -64,6 +64,7 @@ class Deployment:
         # Start of the usual answer, up to the headers that differ each time.
         self.head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n%b: %b\r\n" % self.header
         self.gate: Gate | None = None
+        self.batch_most = 1  # rows that may share a run
         self.upstream: Upstream | None = None  # another server that answers in the model's place
 
     @property
@@ -82,7 +83,6 @@ class Endpoint:
         self.protected = spec.access == "token"
         self.sticky_header = spec.sticky_header.encode()
         self.cache = shared.cache(spec)
-        self.batch_most = spec.batching.most
         self._quotas = {
             digest: Quota(shared.ledger, hashlib.blake2b(f"{spec.name}\0{digest}".encode()).digest(), *quota)
             for digest, quota in spec.quotas.items()
@@ -96,6 +96,10 @@ class Endpoint:
         if spec.limits is not None:
             for deployment in self.deployments:
                 deployment.gate = Gate(*spec.limits)
+        for deployment in self.deployments:
+            if deployment.model is not None:
+                wish = spec.batching
+                deployment.batch_most = deployment.model.batching.most(wish.most, wish.budget_ms)
         ready = [d for d in self.deployments if d.answers]
         # Newest first: when its weight grows, callers it already had stay with it.
         live = sorted(

@@ -32,8 +32,10 @@ class Recorder:
         window.add(seconds, call.input_s, call.queue_s, call.compute_s, 0 if cached else call.batch)
         if cached:
             window.cache_hits += 1
+        window.last = now
         if call.error is not None:
             window.errors += 1
+            window.error_us += seconds * 1e6
         elif call.label is not None:
             window.classes(call.label)
 
@@ -45,8 +47,10 @@ class Recorder:
         if window is None or now >= window.end:
             window = self._open(deployment, now)
         window.add(seconds, 0.0, 0.0, seconds, 1)
+        window.last = now
         if failed:
             window.errors += 1
+            window.error_us += seconds * 1e6
         elif label is not None:
             window.classes(label)
 
@@ -98,5 +102,6 @@ def add(totals: dict[tuple[str, str, str], dict[str, Any]], window: Window) -> N
     total = totals.setdefault(key, dict.fromkeys(SUMS, 0) | {"latency": Counter(), "batches": Counter()})
     for name in SUMS:
         total[name] += getattr(window, name)
+    total["last"] = max(total.get("last", 0.0), window.last)
     total["latency"].update({str(index): count for index, count in window.latency.items()})
     total["batches"].update({str(size): count for size, count in window.batches.items()})

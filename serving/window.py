@@ -18,7 +18,7 @@ MAX_ROWS = 4096
 _FOLD = 1024
 _SMALL = 64
 # What totals add up, beside the latency sketch and the batches.
-SUMS = ("requests", "errors", "total_us", "input_us", "queue_us", "compute_us", "cache_hits", "rejected")
+SUMS = ("requests", "errors", "total_us", "input_us", "queue_us", "compute_us", "error_us", "cache_hits", "rejected")
 
 
 class Window:
@@ -34,6 +34,8 @@ class Window:
         self.input_us = 0.0  # reading the request
         self.queue_us = 0.0  # waiting for a thread
         self.compute_us = 0.0  # in the model
+        self.error_us = 0.0  # of the answers that were errors
+        self.last = 0.0  # epoch seconds of the last answer
         self.cache_hits = 0
         self.rejected = 0  # refused by a limit
         self.batches: dict[int, int] = {}  # runs by how many requests shared them

@@ -43,6 +43,8 @@ _ALL = (
     _integer("UINT16", np.uint16),
     _integer("UINT32", np.uint32),
     _integer("UINT64", np.uint64, "u"),
+    # Raw bits: numpy has no such type.
+    Datatype("BF16", np.dtype(np.uint16), "d"),
     Datatype("FP16", np.dtype(np.float16), "d"),
     Datatype("FP32", np.dtype(np.float32), "d"),
     Datatype("FP64", np.dtype(np.float64), "d"),
@@ -60,6 +62,7 @@ _ORT = {
     "tensor(uint16)": "UINT16",
     "tensor(uint32)": "UINT32",
     "tensor(uint64)": "UINT64",
+    "tensor(bfloat16)": "BF16",
     "tensor(float16)": "FP16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",

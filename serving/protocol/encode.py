@@ -13,6 +13,7 @@ import orjson
 from serving.model import Model
 from serving.protocol.envelope import Envelope
 from serving.protocol.errors import BadInput, shown
+from serving.values import from_bfloat16
 
 JSON_TYPE = (b"content-type", b"application/json")
 # Shapes of outputs remembered for a model.
@@ -51,18 +52,23 @@ def encode(
     blobs: list[bytes] = []
     between = b""
     for name, array in zip(names, arrays, strict=False):
-        opening = model.openings.get((name, array.shape))
+        best = envelope.classes.get(name) if envelope.classes else None
+        if best is not None:
+            array = best_classes(array, best, name)
+        strings = array.dtype == object
+        opening = model.openings.get((name, array.shape, strings))
         if opening is None:
-            opening = _opening(model, name, array.shape)
+            opening = _opening(model, name, array.shape, strings)
         parts += (between, opening)
         between = b","
         binary = envelope.outputs.get(name)
-        strings = array.dtype == object
         if envelope.binary_output if binary is None else binary:
             blob = _strings_to_binary(array) if strings else array.tobytes()
             blobs.append(blob)
             parts.append(b'"parameters":{"binary_data_size":%d}}' % len(blob))
         else:
+            if name in model.halves:
+                array = from_bfloat16(array)
             parts += (b'"data":', _strings(array) if strings else _numbers(array), b"}")
     parts.append(b"]}")
     head = b"".join(parts)
@@ -81,14 +87,27 @@ def _strings(array: np.ndarray) -> bytes:
     return orjson.dumps([str(value) for value in array.ravel()])
 
 
-def _opening(model: Model, name: str, shape: tuple[int, ...]) -> bytes:
+def _opening(model: Model, name: str, shape: tuple[int, ...], strings: bool) -> bytes:
     """Name, shape and datatype of an output as JSON, remembered for the shapes that a model gives."""
-    described = {"name": name, "shape": shape, "datatype": model.output_by_name[name].datatype.name}
-    opening = orjson.dumps(described)[:-1] + b","
+    datatype = "BYTES" if strings else model.output_by_name[name].datatype.name
+    opening = orjson.dumps({"name": name, "shape": shape, "datatype": datatype})[:-1] + b","
     if len(model.openings) >= _REMEMBERED:
         model.openings.clear()
-    model.openings[name, shape] = opening
+    model.openings[name, shape, strings] = opening
     return opening
+
+
+def best_classes(array: np.ndarray, count: int, name: str) -> np.ndarray:
+    """The classification extension: for each row the `count` greatest values as "value:index" strings, greatest
+    first, shape [..., count] (fewer where there are fewer). Raises BadInput for an output without numbers."""
+    if array.dtype == object or not array.ndim:
+        raise BadInput(f"output {shown(name)!r} cannot be given as classes: it has no row of numbers")
+    count = min(count, array.shape[-1])
+    rows = array.reshape(-1, array.shape[-1]) if array.size else np.empty((0, array.shape[-1]))
+    # Stable, so that of equal values the first class comes first.
+    order = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :count]
+    texts = [[f"{row[index]:f}:{index}" for index in best] for row, best in zip(rows, order, strict=True)]
+    return np.array(texts, dtype=object).reshape(*array.shape[:-1], count)
 
 
 def _strings_to_binary(array: np.ndarray) -> bytes:

@@ -48,6 +48,7 @@ class Envelope:
     inputs: list[RawInput]
     outputs: dict[str, bool | None]
     binary_output: bool = False
+    classes: dict[str, int] = field(default_factory=dict)  # outputs asked for as their k best classes
     asked: bool = False  # outputs is there, even if empty
     # The document itself, kept for as long as the inputs point into it.
     document: Any = field(default=None, repr=False)
@@ -206,8 +207,9 @@ def _envelope(document: Any, max_inputs: int) -> Envelope:
             raise bad_request(f"input {shown(tensor.name)!r} is given twice")
         seen.add(tensor.name)
         raw.append(tensor)
-    outputs = _outputs(document["outputs"]) if "outputs" in keys else {}
-    return Envelope(request_id, raw, outputs, binary_output, "outputs" in keys, document)
+    classes: dict[str, int] = {}
+    outputs = _outputs(document["outputs"], classes) if "outputs" in keys else {}
+    return Envelope(request_id, raw, outputs, binary_output, classes, "outputs" in keys, document)
 
 
 def _input(item: Any, position: int) -> RawInput:
@@ -249,7 +251,7 @@ def _input(item: Any, position: int) -> RawInput:
     return RawInput(name, datatype, dims, None, size)
 
 
-def _outputs(items: Any) -> dict[str, bool | None]:
+def _outputs(items: Any, classes: dict[str, int]) -> dict[str, bool | None]:
     if not _is_array(items):
         raise bad_request("outputs must be an array")
     if len(items) > 4096:
@@ -266,7 +268,11 @@ def _outputs(items: Any) -> dict[str, bool | None]:
         if name in wanted:
             raise bad_request(f"output {shown(name)!r} is requested twice")
         parameters = _parameters(item, keys, f"output {shown(name)!r}")
-        if parameters.get("classification"):
-            raise ServingError(400, f"output {shown(name)!r}: classification is not supported")
+        best = parameters.get("classification")
+        if best is not None:
+            if type(best) is not int or best < 0:
+                raise bad_request(f"output {shown(name)!r}: classification must be a whole number")
+            if best:
+                classes[name] = best
         wanted[name] = _flag(parameters, "binary_data", f"output {shown(name)!r}")
     return wanted

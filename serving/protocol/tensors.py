@@ -17,6 +17,7 @@ from serving.model import Model, Tensor
 from serving.protocol.datatypes import BY_NAME, WIDE, Datatype
 from serving.protocol.envelope import Envelope, RawInput
 from serving.protocol.errors import BadInput, shown
+from serving.values import to_bfloat16
 
 # Values looked at one by one become Python objects, of up to 80 bytes for 2 bytes of JSON.
 MAX_ONE_BY_ONE = 2_000_000
@@ -55,8 +56,9 @@ def build_feeds(
     if offset != len(body):
         raise BadInput(f"the body has {len(body) - offset} bytes that belong to no input")
     if len(feeds) != len(model.inputs):
-        missing = next(t.name for t in model.inputs if t.name not in feeds)
-        raise BadInput(f"input {shown(missing)!r} is missing")
+        missing = next((t.name for t in model.inputs if t.name not in feeds and not t.optional), None)
+        if missing is not None:
+            raise BadInput(f"input {shown(missing)!r} is missing")
     document = body if json_size == len(body) else memoryview(body)[:json_size]
     _prove_nesting(envelope.inputs, envelope.asked, document)
     return feeds
@@ -234,7 +236,7 @@ def narrow(raw: RawInput, wide: np.ndarray, datatype: Datatype) -> np.ndarray:
     if datatype.buffer == "d":
         try:
             with np.errstate(over="raise"):
-                return wide.astype(datatype.dtype)
+                return to_bfloat16(wide) if datatype.name == "BF16" else wide.astype(datatype.dtype)
         except FloatingPointError:
             raise BadInput(f"input {shown(raw.name)!r}: a number is too large for {datatype.name}") from None
     if wide.size and datatype.size < 8 and datatype.low is not None and datatype.high is not None:
@@ -271,16 +273,15 @@ def _one_by_one(raw: RawInput, datatype: Datatype, count: int) -> np.ndarray:
     for value in data:
         check(raw.name, value, datatype)
     _check_count(raw, len(data), count)
-    array = np.empty(count, datatype.dtype)
     if datatype.buffer != "d":
+        array = np.empty(count, datatype.dtype)
         array[:] = data
         return array.reshape(raw.shape)
     try:
-        with np.errstate(over="raise"):
-            array[:] = np.array([float(value) for value in data], np.float64)
-    except (FloatingPointError, OverflowError):
+        wide = np.array([float(value) for value in data], np.float64)
+    except OverflowError:
         raise BadInput(f"input {shown(raw.name)!r}: a number is too large for {datatype.name}") from None
-    return array.reshape(raw.shape)
+    return narrow(raw, wide, datatype).reshape(raw.shape)
 
 
 def _check_integer(name: str, value: Any, datatype: Datatype) -> None:

@@ -45,15 +45,20 @@ def test_report_has_the_shape_of_the_contract_when_sent(serve: Serve, control: C
     wait_until(lambda: counted(control) == 6)
     report = control.received[-1]
     assert set(report) == {
-        "instance", "process", "seq", "generation", "interval_s", "deployments", "windows"
+        "instance", "process", "pid", "started", "version", "memory_bytes", "seq", "generation", "interval_s",
+        "deployments", "windows",
     }  # fmt: skip
     assert report["process"] == 0 and report["generation"] == 1
     state = report["deployments"]["12"]
-    assert set(state) == {"state", "reason", "sha256", "memory_bytes"} and state["memory_bytes"] > 0
+    assert set(state) == {"state", "reason", "sha256", "memory_bytes", "cost_us", "batching", "provider"}
+    assert state["memory_bytes"] > 0 and state["cost_us"] > 0 and state["provider"] == "cpu"
+    assert state["batching"]["max"] == 1 and state["batching"]["why"]
     windows = [w for r in control.accepted.values() for w in r["windows"]]
     assert all(w["start"] % 5 == 0 and w["deployment"] == "12" for w in windows)
     assert all(sum(w["latency"].values()) == w["requests"] for w in windows)
     assert all((quantile(w["latency"], 0.5) or 0) > 0 for w in windows)
+    assert sum(sum(w["batches"].values()) for w in windows) == 6
+    assert all(w["compute_us"] > 0 and w["cache_hits"] == w["rejected"] == 0 for w in windows)
     seen: Counter[str] = Counter()
     for window in windows:
         seen.update(window["outputs"].get("label", {}))
