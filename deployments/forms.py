@@ -21,6 +21,9 @@ STRATEGIES = {
 }
 
 
+LONGEST_BODY = 4_000_000  # what one request of a page may hold, with some air
+
+
 class ArtifactChoice(forms.ModelChoiceField):
     def label_from_instance(self, obj: Artifact) -> str:
         return f"{obj.version.model.name} {obj.version.number} · {obj.label} · {obj.sha256[:12]}"
@@ -101,8 +104,9 @@ class PlaygroundForm(forms.Form):
     """One V2 request."""
 
     body = forms.CharField(
-        label=_("Request body"), max_length=1_000_000, widget=forms.Textarea(attrs={"rows": 10, "spellcheck": "false"})
-    )
+        label=_("Request body"), max_length=LONGEST_BODY,
+        widget=forms.Textarea(attrs={"rows": 10, "spellcheck": "false"}),
+    )  # fmt: skip
     token = forms.CharField(
         label=_("API token"), required=False, max_length=200,
         widget=forms.PasswordInput(attrs={"autocomplete": "off"}),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 from django.utils.translation import gettext as _
@@ -17,12 +18,17 @@ SHOWN = 20_000
 
 @dataclass(frozen=True)
 class Answer:
-    """Status 0: the server could not be reached; `text` says why."""
+    """Status 0: the server could not be reached; `text` says why. `error` is the server's refusal in its words."""
 
     status: int
     text: str
     millis: float
     version: str = ""
+    deployment: str = ""
+    request_id: str = ""
+    error: str = ""
+    cut: bool = False
+    document: Any = field(default=None, repr=False)
 
     @property
     def good(self) -> bool:
@@ -40,11 +46,28 @@ def send(endpoint: str, body: str, token: str = "") -> Answer:
     except (httpx.HTTPError, UnicodeEncodeError, ValueError) as error:
         reason = str(error) or type(error).__name__
         text = _("The inference server could not be reached: %(why)s") % {"why": reason}
-        return Answer(0, text, (time.perf_counter() - began) * 1000)
-    millis = (time.perf_counter() - began) * 1000
+        return Answer(0, text, (time.perf_counter() - began) * 1000, error=text)
+    return _read(answer, (time.perf_counter() - began) * 1000)
+
+
+def _read(answer: httpx.Response, millis: float) -> Answer:
+    """What an answer of any shape says."""
     try:
-        parsed = answer.json()
-        text, version = json.dumps(parsed, indent=2, ensure_ascii=False), str(parsed.get("model_version", ""))
-    except (ValueError, AttributeError):
-        text, version = answer.text, ""
-    return Answer(answer.status_code, text[:SHOWN], millis, version)
+        document = answer.json()
+        text = json.dumps(document, ensure_ascii=False)
+        if len(text) <= SHOWN:
+            text = json.dumps(document, indent=2, ensure_ascii=False)
+    except ValueError:
+        document, text = None, answer.text
+    found = document if isinstance(document, dict) else {}
+    return Answer(
+        answer.status_code,
+        text[:SHOWN],
+        millis,
+        version=str(found.get("model_version", "")),
+        deployment=answer.headers.get("x-slipway-deployment", ""),
+        request_id=answer.headers.get("x-request-id", ""),
+        error="" if answer.is_success else str(found.get("error") or text)[:2000],
+        cut=len(text) > SHOWN,
+        document=document,
+    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from django.urls import path
 
-from deployments import views
+from deployments import playground_views, views
 
 urlpatterns = [
     path("endpoints/", views.endpoints, name="endpoints"),
     path("endpoints/new/", views.endpoint_new, name="endpoint-new"),
     path("endpoints/<slug:name>/", views.endpoint, name="endpoint"),
-    path("endpoints/<slug:name>/playground/", views.playground, name="playground"),
+    path("endpoints/<slug:name>/playground/", playground_views.playground, name="playground"),
+    path("endpoints/<slug:name>/playground/rows.json", playground_views.playground_rows, name="playground-rows"),
     path("endpoints/<slug:name>/return/<int:pk>", views.endpoint_return, name="endpoint-return"),
     path("deploy/", views.deploy, name="deploy"),
     path("rollouts/", views.rollouts, name="rollouts"),

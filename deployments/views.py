@@ -1,4 +1,4 @@
-"""Pages of endpoints, deploying, the playground, rollouts and targets."""
+"""Pages of endpoints, deploying, rollouts and targets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
-from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -14,7 +13,6 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from deployments import forms, selectors, services, story
-from deployments import playground as play
 from deployments import rollouts as moves
 from deployments.models import DeploymentState, Endpoint
 from registry import selectors as registered
@@ -179,40 +177,6 @@ def _start(request: SignedIn, form: Any) -> str:
     steps, guard = form.plan()
     row = moves.rollout_start(actor=request.user, endpoint=chosen, artifact=artifact, steps=steps, guard=guard)
     return reverse("rollout", args=[row.pk])
-
-
-def _signature(shown: list[Any]) -> dict[str, Any]:
-    """What requests to an endpoint look like: as the artifact with most of the traffic has it."""
-    if not shown:
-        return {}
-    served = max(shown, key=lambda row: (row.state == DeploymentState.LIVE, row.weight, row.pk)).artifact
-    return snippets.served_signature(served)
-
-
-@login_required
-@require_http_methods(["GET", "POST"])
-def playground(request: SignedIn, name: str) -> HttpResponse:
-    """A real request, its answer and the same request as curl and Python."""
-    row = selectors.endpoint_get(request.user, name)
-    shown = selectors.shown_on(row)
-    signature = _signature(shown)
-    example = snippets.shortened(snippets.example_request(signature))
-    form = forms.PlaygroundForm(posted(request), initial={"body": example})
-    if row.access != "token":
-        del form.fields["token"]
-    answer = None
-    if request.method == "POST" and form.is_valid():
-        if not policy.allows(request.user, policy.INFER, row.project):
-            raise PermissionDenied(_("Your role may not call endpoints."))
-        answer = play.send(row.name, form.cleaned_data["body"], form.cleaned_data.get("token", ""))
-    body = form.cleaned_data["body"] if answer else example
-    token = row.access == "token"
-    context = {
-        "section": "endpoints", "project": row.project, "endpoint": row, "form": form, "answer": answer,
-        "signature": signature, "curl": snippets.curl(snippets.infer_url(name), body, token),
-        "python": snippets.python(snippets.infer_url(name), body, token), "live": bool(shown),
-    }  # fmt: skip
-    return render(request, "deployments/playground.html", context)
 
 
 @login_required

@@ -46,20 +46,64 @@ def example_request(signature: dict[str, Any]) -> dict[str, Any]:
     return {"inputs": inputs}
 
 
+LONG = 6_000  # characters of a request beyond which snippets read it from a file
+
+
+def _standard(body: str, token: bool) -> str:
+    """Imports of the standard library that a snippet needs."""
+    names = ["json"] * (len(body) > LONG) + ["os"] * token
+    return "".join(f"import {name}\n" for name in names) + "\n" * bool(names)
+
+
 def curl(url: str, body: str, token: bool) -> str:
     """One curl command."""
     auth = ' \\\n  -H "Authorization: Bearer $SLIPWAY_TOKEN"' if token else ""
-    quoted = body.replace("'", "'\\''")
-    return f"curl {url}{auth} \\\n  -H 'Content-Type: application/json' \\\n  -d '{quoted}'"
+    quoted = "'" + body.replace("'", "'\\''") + "'" if len(body) <= LONG else "@request.json"
+    return f"curl {url}{auth} \\\n  -H 'Content-Type: application/json' \\\n  -d {quoted}"
 
 
 def python(url: str, body: str, token: bool) -> str:
     """The same request with httpx."""
     auth = ', headers={"Authorization": f"Bearer {os.environ[\'SLIPWAY_TOKEN\']}"}' if token else ""
-    first = "import os\n\nimport httpx\n" if token else "import httpx\n"
-    with contextlib.suppress(ValueError, RecursionError):
-        body = repr(json.loads(body))  # true, false and null are spelled differently in Python
+    first = _standard(body, token) + "import httpx\n"
+    if len(body) > LONG:
+        body = 'json.load(open("request.json"))'
+    else:
+        with contextlib.suppress(ValueError, RecursionError):
+            body = repr(json.loads(body))  # true, false and null are spelled differently in Python
     return f'{first}\nbody = {body}\nanswer = httpx.post("{url}", json=body{auth})\nprint(answer.json())'
+
+
+_NUMPY = {
+    "BOOL": "np.bool_", "BYTES": "object", "FP16": "np.float16", "FP32": "np.float32", "FP64": "np.float64",
+    **{f"{sign}INT{bits}": f"np.{sign.lower()}int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)},
+}  # fmt: skip
+
+
+def tritonclient(endpoint: str, body: str, token: bool) -> str:
+    """The same request with NVIDIA's client, whose tensors are binary; "" when the body is no V2 request."""
+    try:
+        inputs = json.loads(body)["inputs"]
+        rows = [(str(one["name"]), list(one["shape"]), str(one["datatype"]), one["data"]) for one in inputs]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return ""
+    if not rows or any(kind not in _NUMPY for _, _, kind, _ in rows):
+        return ""
+    scheme, _, address = environment.serving_base.partition("://")
+    secure = ", ssl=True" if scheme == "https" else ""
+    lines = [_standard(body, token), "import numpy as np\n", "import tritonclient.http as triton\n", "\n"]
+    lines.append(f'client = triton.InferenceServerClient("{address}"{secure})\n')
+    if len(body) > LONG:
+        lines.append('sent = json.load(open("request.json"))["inputs"]\n')
+    lines.append("inputs = []\n")
+    for place, (name, shape, kind, data) in enumerate(rows):
+        values = f'sent[{place}]["data"]' if len(body) > LONG else repr(data)
+        lines.append(f"data = np.array({values}, dtype={_NUMPY[kind]}).reshape({shape})\n")
+        lines.append(f"inputs.append(triton.InferInput({name!r}, {shape}, {kind!r}))\n")
+        lines.append("inputs[-1].set_data_from_numpy(data)\n")
+    auth = ', headers={"Authorization": f"Bearer {os.environ[\'SLIPWAY_TOKEN\']}"}' if token else ""
+    lines.append(f"answer = client.infer({endpoint!r}, inputs{auth})\nprint(answer.get_response())")
+    return "".join(lines)
 
 
 def infer_url(endpoint: str) -> str:

@@ -1,7 +1,9 @@
-"""A tiny ONNX classifier and a V2 request for it."""
+"""Tiny ONNX models for a table, an image and texts, and a V2 request for the first."""
 
 from __future__ import annotations
 
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -57,3 +59,45 @@ def evaluation_csv(seed: int, rows: int = 60) -> bytes:
 def first_row() -> dict[str, Any]:
     """A V2 request of one row."""
     return {"inputs": [{"name": "x", "shape": [1, FEATURES], "datatype": "FP32", "data": [0.5, -1.0, 2.0, 0.25]}]}
+
+
+def image_means() -> bytes:
+    """float32 `image` [n, 3, 32, 32] → float32 `means` [n, 3]: what a picture's red, green and blue come to."""
+    node = helper.make_node("ReduceMean", ["image"], ["means"], axes=[2, 3], keepdims=0)
+    return _model(
+        [node],
+        helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 32, 32]),
+        helper.make_tensor_value_info("means", TensorProto.FLOAT, ["n", 3]),
+    )
+
+
+def mood() -> bytes:
+    """BYTES `text` [n] → int64 `label` [n]: 1 for "good", 0 for "bad", 2 for all else."""
+    node = helper.make_node(
+        "LabelEncoder", ["text"], ["label"], domain="ai.onnx.ml", keys_strings=["good", "bad"], values_int64s=[1, 0],
+        default_int64=2,
+    )  # fmt: skip
+    return _model(
+        [node],
+        helper.make_tensor_value_info("text", TensorProto.STRING, ["n"]),
+        helper.make_tensor_value_info("label", TensorProto.INT64, ["n"]),
+    )
+
+
+def _model(nodes: list[Any], taken: Any, given: Any) -> bytes:
+    graph = helper.make_graph(nodes, "small", [taken], [given])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 2)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def png(width: int, height: int, colour: tuple[int, int, int]) -> bytes:
+    """A picture of one colour."""
+
+    def part(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = part(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    lines = (b"\0" + bytes(colour) * width) * height
+    return b"\x89PNG\r\n\x1a\n" + head + part(b"IDAT", zlib.compress(lines)) + part(b"IEND", b"")

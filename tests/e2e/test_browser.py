@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from tests.e2e.small import classifier
+from tests.e2e.small import classifier, image_means, mood, png
 from tests.e2e.stack import Stack, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -135,6 +136,7 @@ def test_endpoint_answers_in_the_playground_when_deployed_by_hand(person: Person
     ready = f"{stack.serving}/v2/models/browser/ready"
     until(lambda: page.request.get(ready).status == 200, 30, "The endpoint's readiness")
     person.see("/endpoints/browser/playground/")
+    page.get_by_role("tab", name="JSON").click()
     page.fill("textarea[name=body]", json.dumps(request_body()))
     person.click("send")
     expect(page.get_by_test_id("answer")).to_contain_text("200", timeout=20_000)
@@ -145,6 +147,84 @@ def request_body() -> dict[str, Any]:
     from tests.e2e.small import first_row
 
     return first_row()
+
+
+def serve(stack: Stack, name: str, model: bytes, page: Page) -> None:
+    """An open endpoint that answers with a model's first version."""
+    api, params = stack.api(), {"model": f"play-{name}", "project": "default", "file_name": f"{name}.onnx"}
+    version = api.post("/versions/upload", params=params, content=model).json()
+    artifact = api.get("/artifacts", params={"version": version["id"], "format": "onnx"}).json()["results"][0]
+    made = {"name": f"play-{name}", "project": "default", "access": "open", "artifact": artifact["id"]}
+    assert api.post("/endpoints", json=made).status_code == 201
+    ready = f"{stack.serving}/v2/models/play-{name}/ready"
+    until(lambda: page.request.get(ready).status == 200, 30, "The endpoint's readiness")
+
+
+def test_playground_sends_a_table_when_rows_are_typed_and_pasted(person: Person) -> None:
+    page = person.page
+    person.see("/endpoints/browser/playground/")
+    expect(page.get_by_role("tab", name="Table")).to_have_attribute("aria-selected", "true")
+    page.get_by_label("x0, row 1").fill("half")
+    person.click("send")
+    expect(page.get_by_test_id("wrong")).to_contain_text("x0, row 1: “half” is not a number.")
+    page.get_by_label("x0, row 1").fill("0.5")
+    page.get_by_label("x0, row 1").press("Enter")  # the row below, a new one
+    paste = "(text) => { const data = new DataTransfer(); data.setData('text/plain', text); document.activeElement"
+    paste += ".dispatchEvent(new ClipboardEvent('paste', {clipboardData: data, bubbles: true, cancelable: true})); }"
+    page.evaluate(paste, "x1\tx0\tx2\tx3\n1\t2\t3\t4\n5\t6\t7\t8\n")
+    expect(page.get_by_label("x0, row 2")).to_have_value("2")
+    expect(page.get_by_label("x0, row 3")).to_have_value("6")
+    person.click("send")
+    expect(page.get_by_test_id("answer-table").locator("tbody tr")).to_have_count(3, timeout=20_000)
+    expect(page.get_by_test_id("answered-by")).to_contain_text("version 1")
+    page.get_by_role("tab", name="Table").press("ArrowRight")
+    expect(page.locator("textarea[name=body]")).to_have_value(re.compile(r'"data":\[0.5,0,0,0,2,1,3,4,6,5,7,8\]'))
+    assert page.url.endswith("?input=json")
+
+
+def test_playground_names_what_is_wrong_when_json_does_not_fit(person: Person) -> None:
+    page = person.page
+    person.see("/endpoints/browser/playground/?input=json")
+    page.fill("textarea[name=body]", "{")
+    person.click("send")
+    expect(page.get_by_test_id("wrong")).to_contain_text("This is not JSON")
+    expect(page.get_by_test_id("send-anyway")).to_be_hidden()
+    page.fill(
+        "textarea[name=body]", '{"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, "a"]}]}'
+    )
+    person.click("send")
+    wrong = page.get_by_test_id("wrong")
+    expect(wrong).to_contain_text("the shape [1, 3] does not fit [any, 4]")
+    expect(wrong).to_contain_text("needs 3 values; “data” has 2")
+    expect(wrong).to_contain_text('value 2 ("a") does not fit FP32')
+    person.click("send-anyway")
+    expect(page.get_by_test_id("refusal")).to_contain_text("The request does not fit the model.", timeout=20_000)
+
+
+def test_playground_sends_a_picture_when_one_is_chosen(person: Person, stack: Stack) -> None:
+    page = person.page
+    serve(stack, "image", image_means(), page)
+    person.see("/endpoints/play-image/playground/")
+    page.set_input_files("#image-file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"hello"})
+    expect(page.locator("#image-says")).to_contain_text("“a.txt” is not a PNG, JPEG or WebP image.")
+    page.set_input_files("#image-file", {"name": "a.png", "mimeType": "image/png", "buffer": png(64, 48, (255, 0, 51))})
+    expect(page.locator("#image-says")).to_contain_text("64 × 48 pixels, sent as FP32 [1, 3, 32, 32] (NCHW)")
+    for scale, means in (("unit", "1, 0, 0.2"), ("byte", "255, 0, 51"), ("imagenet", "2.2489, -2.0357, -0.9156")):
+        page.select_option("#image-scale", scale)
+        person.click("send")
+        expect(page.get_by_test_id("answer-table")).to_contain_text(means, timeout=20_000)
+    expect(page.get_by_test_id("calls")).to_contain_text("@request.json")
+
+
+def test_playground_sends_one_text_a_line_when_the_model_takes_strings(person: Person, stack: Stack) -> None:
+    page = person.page
+    serve(stack, "text", mood(), page)
+    person.see("/endpoints/play-text/playground/")
+    page.get_by_label("One text a line").fill("good\n“bad”\nbad\n")
+    page.keyboard.press("Control+Enter")
+    rows = page.get_by_test_id("answer-table").locator("tbody tr td")
+    expect(rows).to_have_text(["1", "2", "0"], timeout=20_000)
+    expect(page.get_by_test_id("calls")).to_contain_text("tritonclient.http")
 
 
 def test_traffic_comes_back_when_a_rollout_is_aborted_by_click(person: Person, files: Path, stack: Stack) -> None:
@@ -197,8 +277,9 @@ def pages(stack: Stack) -> list[str]:
         f"/versions/{version['id']}/",
         *(f"/versions/{version['id']}/{tab}/" for tab in tabs),
         "/jobs/", *(f"/jobs/{job['id']}/" for job in jobs), "/datasets/", "/endpoints/", "/endpoints/browser/",
-        "/endpoints/browser/playground/", "/rollouts/", f"/rollouts/{rollout['id']}/", "/monitoring/", "/targets/",
-        "/settings/", "/settings/tokens/", "/settings/policies/", "/settings/audit/",
+        "/endpoints/browser/playground/", "/endpoints/play-image/playground/", "/endpoints/play-text/playground/",
+        "/endpoints/browser/playground/?input=json", "/rollouts/", f"/rollouts/{rollout['id']}/", "/monitoring/",
+        "/targets/", "/settings/", "/settings/tokens/", "/settings/policies/", "/settings/audit/",
     ]  # fmt: skip
 
 
