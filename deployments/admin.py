@@ -26,8 +26,8 @@ class EndpointAdmin(ReadOnlyAdmin):
 
 @admin.register(Deployment)
 class DeploymentAdmin(ReadOnlyAdmin):
-    list_display = ["id", "endpoint", "artifact", "state", "weight", "created_at", "retired_at"]
-    list_filter = ["state"]
+    list_display = ["id", "endpoint", "artifact", "state", "weight", "provider", "created_at", "retired_at"]
+    list_filter = ["state", "provider"]
     list_select_related = ["endpoint", "artifact"]
 
 

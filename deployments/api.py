@@ -13,7 +13,7 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from deployments import rollouts, services
+from deployments import rollouts, services, tuning
 from deployments import serializers as shapes
 from deployments.models import DESIRED, ROLLOUT_LIVE, Deployment, Endpoint, Rollout, Target
 from registry.models import Artifact
@@ -30,6 +30,11 @@ def artifact_for(user: Any, pk: int) -> Artifact:
     if artifact is None:
         raise Problem("There is no such artifact.", field="artifact")
     return artifact
+
+
+def runtime_in(given: dict[str, Any]) -> dict[str, Any]:
+    """What a request says of what runs the deployment."""
+    return {"provider": given.get("provider"), "upstream": given.get("upstream")}
 
 
 def endpoints_for(user: Any) -> QuerySet[Endpoint]:
@@ -76,8 +81,19 @@ class EndpointViewSet(IdempotentCreate, mixins.ListModelMixin, mixins.RetrieveMo
             name=given["name"],
             access=given["access"],
             artifact=artifact_for(request.user, given["artifact"]) if "artifact" in given else None,
+            **runtime_in(given),
         )
         return self._answer(endpoint.pk, 201)
+
+    @extend_schema(request=shapes.EndpointChange, responses=shapes.EndpointSerializer)
+    @transaction.atomic
+    def partial_update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Changes the serving settings: what is absent stays, null goes back to what the servers do."""
+        endpoint = locked(self.get_object())
+        require_match(request, endpoint)
+        change = tuning.EndpointChange.model_validate(request.data)
+        services.settings_change(actor=request.user, endpoint=endpoint, settings=change.settings)
+        return self._answer(endpoint.pk)
 
     @extend_schema(responses={204: None})
     @transaction.atomic
@@ -99,6 +115,7 @@ class EndpointViewSet(IdempotentCreate, mixins.ListModelMixin, mixins.RetrieveMo
             actor=request.user,
             endpoint=endpoint,
             artifact=artifact_for(request.user, shape.validated_data["artifact"]),
+            **runtime_in(shape.validated_data),
         )
         return self._answer(endpoint.pk, 201)
 
@@ -166,6 +183,7 @@ class RolloutViewSet(IdempotentCreate, mixins.ListModelMixin, mixins.RetrieveMod
             artifact=artifact_for(request.user, given["artifact"]),
             steps=given.get("steps"),
             guard=given.get("guard"),
+            **runtime_in(given),
         )
         return self._answer(rollout, 201)
 

@@ -8,6 +8,7 @@ from typing import Any
 from django.db.models import Q
 from django.utils import timezone
 
+from deployments import tuning
 from deployments.models import DESIRED, Access, Deployment, DeploymentState, DesiredState, Endpoint, Server
 from slipway.accounts import policy
 from slipway.accounts.models import Role, Scope, Token
@@ -31,6 +32,7 @@ def document() -> dict[str, Any]:
             "name": endpoint.name,
             "access": endpoint.access,
             "tokens": tokens_for(endpoint) if endpoint.access == Access.TOKEN else [],
+            **tuning.settings_of(endpoint),
             "deployments": [],
         }
     # An endpoint made between these two reads raises the generation: it is in the next document.
@@ -42,6 +44,7 @@ def document() -> dict[str, Any]:
                 "version": str(row.artifact.version.number),
                 "weight": row.weight,
                 "mode": _MODES[DeploymentState(row.state)],
+                **tuning.told(row),
                 "artifact": {
                     "sha256": row.artifact.sha256,
                     "format": row.artifact.format,
@@ -52,8 +55,8 @@ def document() -> dict[str, Any]:
     return {"generation": current, "endpoints": list(endpoints.values())}
 
 
-def tokens_for(endpoint: Endpoint) -> list[str]:
-    """Digests of the tokens that may call a protected endpoint."""
+def tokens_for(endpoint: Endpoint) -> list[str | dict[str, Any]]:
+    """The tokens that may call a protected endpoint: their digests, or {sha256, rate, burst} with a quota."""
     tokens = (
         Token.objects.filter(scope__in=[Scope.WRITE, Scope.INFER], user__is_active=True)
         .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=timezone.now()))
@@ -62,7 +65,10 @@ def tokens_for(endpoint: Endpoint) -> list[str]:
             | Q(user__memberships__project=endpoint.project_id, user__memberships__role__in=_MAY_INFER)
         )
     )
-    return sorted(set(tokens.values_list("digest", flat=True)))
+    rows = sorted(set(tokens.values_list("digest", "rate", "burst")), key=lambda row: row[0])
+    return [
+        digest if rate is None else {"sha256": digest, "rate": rate, "burst": burst} for digest, rate, burst in rows
+    ]
 
 
 def servers_alive() -> list[Server]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.conf import settings
 from django.core.validators import RegexValidator
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, Value
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
@@ -38,6 +38,20 @@ class Target(models.Model):
         return self.name
 
 
+# Bounds of the serving settings: the database holds them, forms and API say them.
+MOST_CALLS = 1_000_000
+MOST_CACHE_MB = 4096
+MOST_CACHE_S = 86400
+MOST_BATCH = 256
+MOST_BUDGET_MS = 60_000
+MOST_TIMEOUT_S = 600
+
+
+class BatchingMode(models.TextChoices):
+    AUTO = "auto", _("Where it helps")
+    OFF = "off", _("Never")
+
+
 class Access(models.TextChoices):
     TOKEN = "token", _("With a token")
     OPEN = "open", _("Open")
@@ -51,12 +65,62 @@ class Endpoint(models.Model):
     name = models.CharField(max_length=63, unique=True, validators=[endpoint_name_validator])
     access = models.CharField(max_length=10, choices=Access.choices, default=Access.TOKEN)
     description = models.TextField(blank=True)
+    # Serving settings; empty leaves it to the servers.
+    sticky_header = models.CharField(max_length=64, blank=True, default="", db_default="")
+    limit_concurrency = models.PositiveIntegerField(null=True, blank=True)
+    limit_queue = models.PositiveIntegerField(null=True, blank=True)
+    cache_mb = models.PositiveIntegerField(null=True, blank=True)
+    cache_ttl_s = models.PositiveIntegerField(null=True, blank=True)
+    batching_mode = models.CharField(max_length=4, choices=BatchingMode.choices, blank=True, default="", db_default="")
+    batching_max = models.PositiveIntegerField(null=True, blank=True)
+    batching_budget_ms = models.FloatField(null=True, blank=True)
     revision = models.PositiveIntegerField(default=1)
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
         ordering = ["name"]
-        constraints = [models.CheckConstraint(condition=Q(access__in=Access.values), name="endpoint_access_known")]
+        constraints = [
+            models.CheckConstraint(condition=Q(access__in=Access.values), name="endpoint_access_known"),
+            models.CheckConstraint(
+                condition=Q(sticky_header="") | Q(sticky_header__regex=r"^[a-z0-9][a-z0-9-]{0,63}$"),
+                name="endpoint_sticky_header_name",
+            ),
+            models.CheckConstraint(
+                condition=Q(limit_concurrency__isnull=True, limit_queue__isnull=True)
+                | Q(
+                    # Half of it would be unknown, which a check lets pass.
+                    limit_concurrency__isnull=False,
+                    limit_queue__isnull=False,
+                    limit_concurrency__range=(1, MOST_CALLS),
+                    limit_queue__range=(0, MOST_CALLS),
+                ),
+                name="endpoint_limits_whole",
+            ),
+            models.CheckConstraint(
+                condition=Q(cache_mb__isnull=True, cache_ttl_s__isnull=True)
+                | Q(
+                    cache_mb__isnull=False,
+                    cache_ttl_s__isnull=False,
+                    cache_mb__range=(1, MOST_CACHE_MB),
+                    cache_ttl_s__range=(1, MOST_CACHE_S),
+                ),
+                name="endpoint_cache_whole",
+            ),
+            models.CheckConstraint(
+                condition=Q(batching_mode=BatchingMode.AUTO)
+                | Q(
+                    batching_mode__in=["", BatchingMode.OFF],
+                    batching_max__isnull=True,
+                    batching_budget_ms__isnull=True,
+                ),
+                name="endpoint_batching_known",
+            ),
+            models.CheckConstraint(
+                condition=(Q(batching_max__isnull=True) | Q(batching_max__range=(2, MOST_BATCH)))
+                & (Q(batching_budget_ms__isnull=True) | Q(batching_budget_ms__range=(0.01, MOST_BUDGET_MS))),
+                name="endpoint_batching_bounds",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -78,8 +142,17 @@ DEPLOYMENT_TRANSITIONS: dict[str, frozenset[str]] = {
 DESIRED = (DeploymentState.LIVE, DeploymentState.WARM, DeploymentState.SHADOW)
 
 
+class Provider(models.TextChoices):
+    CPU = "cpu", _("CPU")
+    CUDA = "cuda", _("NVIDIA GPU (CUDA)")
+    OPENVINO = "openvino", _("OpenVINO")
+
+
 class Deployment(models.Model):
     """An artifact behind an endpoint, with a weight in percent.
+
+    `provider` and `upstream` say what runs it. They are set once: another choice is another deployment, so
+    that it goes through a rollout as another artifact does.
 
     A deferred database trigger holds that the weights of an endpoint sum to 100 (or all are 0).
     """
@@ -90,6 +163,11 @@ class Deployment(models.Model):
     artifact = models.ForeignKey("registry.Artifact", on_delete=models.PROTECT, related_name="deployments")
     state = models.CharField(max_length=10, choices=DeploymentState.choices, default=DeploymentState.WARM)
     weight = models.PositiveSmallIntegerField(default=0)
+    provider = models.CharField(max_length=10, choices=Provider.choices, default=Provider.CPU, db_default=Provider.CPU)
+    upstream = models.JSONField(
+        default=dict, db_default=Value({}, models.JSONField()), blank=True,
+        help_text="{url, model, version, timeout_s} of the server that answers in its place, or {}",
+    )  # fmt: skip
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
     )
@@ -105,8 +183,22 @@ class Deployment(models.Model):
                 name="deployment_weight_only_when_live",
             ),
             models.CheckConstraint(condition=Q(state__in=DeploymentState.values), name="deployment_state_known"),
+            models.CheckConstraint(condition=Q(provider__in=Provider.values), name="deployment_provider_known"),
+            models.CheckConstraint(
+                condition=Q(upstream={})
+                | Q(
+                    # A key that is not there would make the rest unknown, which a check lets pass.
+                    upstream__contains={},
+                    upstream__has_keys=["url", "model", "timeout_s"],
+                    upstream__url__regex=r"^https?://[^/@?#]+$",
+                    upstream__model__regex=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+                    upstream__timeout_s__gt=0,
+                    provider=Provider.CPU,
+                ),
+                name="deployment_upstream_whole",
+            ),
             models.UniqueConstraint(
-                fields=["endpoint", "artifact"],
+                fields=["endpoint", "artifact", "provider", "upstream"],
                 condition=~Q(state=DeploymentState.RETIRED),
                 name="deployment_artifact_once_per_endpoint",
             ),

@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from deployments import desired, evidence
+from deployments import desired, evidence, tuning
 from deployments.models import (
     ROLLOUT_LIVE,
     ROLLOUT_TRANSITIONS,
@@ -46,8 +46,13 @@ def rollout_start(
     artifact: Artifact,
     steps: list[dict[str, Any]] | None = None,
     guard: dict[str, Any] | None = None,
+    provider: str | None = None,
+    upstream: dict[str, Any] | None = None,
 ) -> Rollout:
-    """Begins to move an endpoint to another artifact; the first step waits until the servers have it."""
+    """Begins to move an endpoint to another artifact, or the same on another provider or upstream.
+
+    The first step waits until the servers have it. Without a provider, that of the stable deployment is kept.
+    """
     policy.require(actor, policy.DEPLOY, endpoint.project_id)
     plan = plan_of(steps, guard)
     locked = endpoint_lock(endpoint)
@@ -57,9 +62,11 @@ def rollout_start(
     if not live:
         raise Conflict("This endpoint serves nothing yet. Deploy to it first.")
     stable = live[0]
-    if stable.artifact_id == artifact.pk or stable.artifact.sha256 == artifact.sha256:
+    runtime = tuning.runtime_of(provider, upstream, like=stable)
+    same = stable.artifact_id == artifact.pk or stable.artifact.sha256 == artifact.sha256
+    if same and (stable.provider, stable.upstream) == (runtime["provider"], runtime["upstream"]):
         raise Problem("The endpoint already serves this artifact: a rollout to itself.", field="artifact")
-    candidate = candidate_add(actor=actor, endpoint=locked, artifact=artifact)
+    candidate = candidate_add(actor=actor, endpoint=locked, artifact=artifact, runtime=runtime)
     rollout = Rollout.objects.create(
         endpoint=locked,
         stable=stable,
@@ -69,7 +76,7 @@ def rollout_start(
         created_by=actor,
     )
     decide(rollout, "start", f"Started: version {artifact.version.number} is to replace "
-           f"version {stable.artifact.version.number}.", actor=actor)  # fmt: skip
+           f"version {stable.artifact.version.number}.", actor=actor, **tuning.told(candidate))  # fmt: skip
     rollout.job = submit(
         "rollout",
         project=locked.project,

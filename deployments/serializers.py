@@ -2,9 +2,85 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from deployments.models import Access, Decision, Deployment, Endpoint, Rollout, Target
+from deployments import tuning
+from deployments.models import (
+    MOST_BATCH,
+    MOST_BUDGET_MS,
+    MOST_CACHE_MB,
+    MOST_CACHE_S,
+    MOST_CALLS,
+    MOST_TIMEOUT_S,
+    Access,
+    BatchingMode,
+    Decision,
+    Deployment,
+    Endpoint,
+    Provider,
+    Rollout,
+    Target,
+)
+
+# How the API describes the settings; `tuning` checks them.
+
+
+class LimitsSerializer(serializers.Serializer):
+    """Of each deployment, in each server process; what is beyond them is refused with 503."""
+
+    concurrency = serializers.IntegerField(min_value=1, max_value=MOST_CALLS, help_text="Requests that run at once")
+    queue = serializers.IntegerField(min_value=0, max_value=MOST_CALLS, help_text="Requests that may wait")
+
+
+class CacheSerializer(serializers.Serializer):
+    """Equal requests are answered from memory."""
+
+    mb = serializers.IntegerField(min_value=1, max_value=MOST_CACHE_MB)
+    ttl_s = serializers.IntegerField(min_value=1, max_value=MOST_CACHE_S, help_text="Seconds that an answer is kept")
+
+
+class BatchingSerializer(serializers.Serializer):
+    """Requests already waiting may share a model run. While it is off there are no bounds to set."""
+
+    mode = serializers.ChoiceField(choices=BatchingMode.choices)
+    max = serializers.IntegerField(required=False, allow_null=True, min_value=2, max_value=MOST_BATCH)
+    budget_ms = serializers.FloatField(required=False, allow_null=True, min_value=0.01, max_value=MOST_BUDGET_MS)
+
+
+class SettingsSerializer(serializers.Serializer):
+    """How an endpoint is served. In a change, what is absent stays; null goes back to what the servers do."""
+
+    sticky_header = serializers.RegexField(
+        tuning.HEADER, required=False, allow_null=True, help_text="Requests with one value of it go to one version"
+    )
+    limits = LimitsSerializer(required=False, allow_null=True)
+    cache = CacheSerializer(required=False, allow_null=True)
+    batching = BatchingSerializer(required=False, allow_null=True)
+
+
+class EndpointChange(serializers.Serializer):
+    settings = SettingsSerializer()
+
+
+class UpstreamSerializer(serializers.Serializer):
+    """Another server of the Open Inference Protocol that answers in the artifact's place."""
+
+    url = serializers.CharField(max_length=300, help_text="http(s)://host:port, neither link-local nor with a user")
+    model = serializers.CharField(max_length=200, help_text="What it calls the model")
+    version = serializers.CharField(max_length=200, required=False, allow_null=True)
+    timeout_s = serializers.FloatField(required=False, min_value=0.01, max_value=MOST_TIMEOUT_S, help_text="10 without")
+
+
+class RuntimeSerializer(serializers.Serializer):
+    """What runs a deployment; chosen once."""
+
+    provider = serializers.ChoiceField(
+        choices=Provider.choices, required=False, help_text="Without: that of the deployment it replaces, else cpu"
+    )
+    upstream = UpstreamSerializer(required=False, allow_null=True)
 
 
 class DeploymentSerializer(serializers.ModelSerializer):
@@ -13,18 +89,25 @@ class DeploymentSerializer(serializers.ModelSerializer):
     model = serializers.CharField(source="artifact.version.model.name", read_only=True)
     sha256 = serializers.CharField(source="artifact.sha256", read_only=True)
 
+    upstream = serializers.SerializerMethodField()
+
     class Meta:
         model = Deployment
         fields = [
-            "id", "endpoint", "artifact", "sha256", "model", "version", "version_id", "state", "weight", "created_at",
-            "retired_at",
+            "id", "endpoint", "artifact", "sha256", "model", "version", "version_id", "state", "weight", "provider",
+            "upstream", "created_at", "retired_at",
         ]  # fmt: skip
         read_only_fields = fields
+
+    @extend_schema_field(UpstreamSerializer(allow_null=True))
+    def get_upstream(self, row: Deployment) -> dict[str, Any] | None:
+        return row.upstream or None
 
 
 class EndpointSerializer(serializers.ModelSerializer):
     project = serializers.SlugRelatedField(slug_field="slug", read_only=True)
     target = serializers.SlugRelatedField(slug_field="name", read_only=True)
+    settings = serializers.SerializerMethodField()
     deployments = DeploymentSerializer(source="desired_deployments", many=True, read_only=True)
 
     class Meta:
@@ -36,21 +119,26 @@ class EndpointSerializer(serializers.ModelSerializer):
             "name",
             "access",
             "description",
+            "settings",
             "revision",
             "created_at",
             "deployments",
         ]
         read_only_fields = fields
 
+    @extend_schema_field(SettingsSerializer)
+    def get_settings(self, endpoint: Endpoint) -> dict[str, Any]:
+        return tuning.settings_of(endpoint)
 
-class EndpointCreate(serializers.Serializer):
+
+class EndpointCreate(RuntimeSerializer):
     project = serializers.CharField(required=False, max_length=63)
     name = serializers.CharField(max_length=63)
     access = serializers.ChoiceField(choices=Access.choices, default=Access.TOKEN)
     artifact = serializers.IntegerField(required=False, min_value=1, help_text="Id of the artifact to serve first")
 
 
-class Place(serializers.Serializer):
+class Place(RuntimeSerializer):
     artifact = serializers.IntegerField(min_value=1, help_text="Id of an ONNX artifact")
 
 
@@ -61,7 +149,7 @@ class Weights(serializers.Serializer):
     )
 
 
-class RolloutStart(serializers.Serializer):
+class RolloutStart(RuntimeSerializer):
     endpoint = serializers.IntegerField(min_value=1)
     artifact = serializers.IntegerField(min_value=1)
     steps = serializers.ListField(child=serializers.DictField(), required=False, max_length=20)
@@ -105,7 +193,7 @@ class TargetSerializer(serializers.ModelSerializer):
         read_only_fields = fields
 
 
-class Batching(serializers.Serializer):
+class MeasuredBatching(serializers.Serializer):
     """What measuring at load showed."""
 
     max = serializers.IntegerField(help_text="Requests that at most share a model run")
@@ -124,7 +212,7 @@ class LoadedSerializer(serializers.Serializer):
     provider = serializers.CharField(allow_null=True)
     memory_bytes = serializers.IntegerField()
     cost_us = serializers.FloatField(allow_null=True, help_text="One call, measured when the model was loaded")
-    batching = Batching(allow_null=True)
+    batching = MeasuredBatching(allow_null=True)
 
 
 class ServerSerializer(serializers.Serializer):

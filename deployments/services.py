@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
+from deployments import tuning
 from deployments.models import (
     DEPLOYMENT_TRANSITIONS,
     ROLLOUT_LIVE,
@@ -39,6 +42,8 @@ def endpoint_create(
     name: str,
     access: str = Access.TOKEN,
     artifact: Artifact | None = None,
+    provider: str | None = None,
+    upstream: dict[str, Any] | None = None,
 ) -> Endpoint:
     """Makes an endpoint; with an artifact it answers as soon as the servers have loaded that."""
     policy.require(actor, policy.DEPLOY, project)
@@ -54,7 +59,7 @@ def endpoint_create(
         access=access,
     )
     if artifact is not None:
-        deployment_place(actor=actor, endpoint=endpoint, artifact=artifact)
+        deployment_place(actor=actor, endpoint=endpoint, artifact=artifact, provider=provider, upstream=upstream)
     events.ring(project.pk, "endpoint", endpoint.pk)
     return endpoint
 
@@ -78,8 +83,11 @@ def endpoint_delete(*, actor: User, endpoint: Endpoint) -> None:
     events.ring(project_id, "endpoint", key)
 
 
-def artifact_check(*, endpoint: Endpoint, artifact: Artifact) -> None:
-    """Refuses what must not or cannot be served here, by whichever door it comes."""
+def artifact_check(*, endpoint: Endpoint, artifact: Artifact, forwarded: bool = False) -> None:
+    """Refuses what must not or cannot be served here, by whichever door it comes.
+
+    `forwarded`: another server answers, and the artifact names what was approved, in any format.
+    """
     version = artifact.version
     if version.model.project_id != endpoint.project_id:
         raise Problem("This artifact belongs to another project.", field="artifact")
@@ -87,7 +95,7 @@ def artifact_check(*, endpoint: Endpoint, artifact: Artifact) -> None:
         raise Conflict(f"Version {version.number} is {version.get_state_display().lower()}; it cannot be deployed.")
     if artifact.verdict == Verdict.REJECTED:
         raise Conflict("The scan rejected this artifact; it cannot be deployed.")
-    if artifact.format not in SERVABLE:
+    if artifact.format not in SERVABLE and not forwarded:
         raise Problem(
             f"The slipway target serves ONNX; this artifact is {artifact.get_format_display()}.",
             field="artifact",
@@ -95,15 +103,23 @@ def artifact_check(*, endpoint: Endpoint, artifact: Artifact) -> None:
 
 
 @transaction.atomic
-def deployment_place(*, actor: User | None, endpoint: Endpoint, artifact: Artifact) -> Deployment:
+def deployment_place(
+    *,
+    actor: User | None,
+    endpoint: Endpoint,
+    artifact: Artifact,
+    provider: str | None = None,
+    upstream: dict[str, Any] | None = None,
+) -> Deployment:
     """Places the first artifact behind an endpoint, with all of its traffic."""
     policy.require(actor, policy.DEPLOY, endpoint.project_id)
+    runtime = tuning.runtime_of(provider, upstream)
     locked = endpoint_lock(endpoint)
-    artifact_check(endpoint=locked, artifact=artifact)
+    artifact_check(endpoint=locked, artifact=artifact, forwarded=bool(runtime["upstream"]))
     if locked.deployments.filter(state=DeploymentState.LIVE).exists():
         raise Conflict("This endpoint already answers. Start a rollout to change what it serves.")
     deployment = Deployment.objects.create(
-        endpoint=locked, artifact=artifact, state=DeploymentState.LIVE, weight=100, created_by=actor
+        endpoint=locked, artifact=artifact, state=DeploymentState.LIVE, weight=100, created_by=actor, **runtime
     )
     record(
         actor=actor,
@@ -113,9 +129,37 @@ def deployment_place(*, actor: User | None, endpoint: Endpoint, artifact: Artifa
         endpoint=locked.name,
         sha256=artifact.sha256,
         version=artifact.version.number,
+        **tuning.told(deployment),
     )
     events.ring(locked.project_id, "endpoint", locked.pk)
     return deployment
+
+
+@transaction.atomic
+def settings_change(
+    *, actor: User, endpoint: Endpoint, settings: tuning.EndpointSettings, revision: int | None = None
+) -> Endpoint:
+    """Sets the given serving settings; the others stay. The servers follow within seconds, without a new model."""
+    policy.require(actor, policy.DEPLOY, endpoint.project_id)
+    locked = endpoint_lock(endpoint)
+    if revision is not None and revision != locked.revision:
+        raise Problem("This endpoint changed since you looked. Read it again.", code="precondition_failed", status=412)
+    before, columns = tuning.settings_of(locked), tuning.columns_of(settings)
+    if all(getattr(locked, name) == value for name, value in columns.items()):
+        return locked
+    Endpoint.objects.filter(pk=locked.pk).update(revision=F("revision") + 1, **columns)
+    locked.refresh_from_db()
+    record(
+        actor=actor,
+        action="endpoint.settings",
+        target=locked,
+        project_id=locked.project_id,
+        name=locked.name,
+        before=before,
+        settings=tuning.settings_of(locked),
+    )
+    events.ring(locked.project_id, "endpoint", locked.pk)
+    return locked
 
 
 def endpoint_lock(endpoint: Endpoint) -> Endpoint:
@@ -157,15 +201,20 @@ def deployment_move(*, deployment: Deployment, state: str, weight: int = 0) -> N
         raise Conflict("Somebody else changed this deployment at the same moment. Try again.")
 
 
-def candidate_add(*, actor: User | None, endpoint: Endpoint, artifact: Artifact) -> Deployment:
-    """The warm deployment of an artifact on a locked endpoint, made or found."""
-    artifact_check(endpoint=endpoint, artifact=artifact)
-    found = endpoint.deployments.exclude(state=DeploymentState.RETIRED).filter(artifact=artifact).first()
+def candidate_add(
+    *, actor: User | None, endpoint: Endpoint, artifact: Artifact, runtime: dict[str, Any] | None = None
+) -> Deployment:
+    """The warm deployment of an artifact on a locked endpoint, made or found; `runtime` is of `runtime_of`."""
+    runtime = runtime or tuning.runtime_of()
+    artifact_check(endpoint=endpoint, artifact=artifact, forwarded=bool(runtime["upstream"]))
+    found = endpoint.deployments.exclude(state=DeploymentState.RETIRED).filter(artifact=artifact, **runtime).first()
     if found is not None:
         if found.state == DeploymentState.LIVE:
             raise Conflict("This artifact already has traffic on this endpoint.")
         return found
-    return Deployment.objects.create(endpoint=endpoint, artifact=artifact, state=DeploymentState.WARM, created_by=actor)
+    return Deployment.objects.create(
+        endpoint=endpoint, artifact=artifact, state=DeploymentState.WARM, created_by=actor, **runtime
+    )
 
 
 def others_retire(*, endpoint: Endpoint, keep: set[int]) -> None:
@@ -190,7 +239,7 @@ def weights_change(*, actor: User, endpoint: Endpoint, weights: dict[str, int]) 
         if row is None:
             raise Problem(f"This endpoint has no deployment {key[:40]}.", field="weights")
         if weight and row.state != DeploymentState.LIVE:
-            artifact_check(endpoint=locked, artifact=row.artifact)
+            artifact_check(endpoint=locked, artifact=row.artifact, forwarded=bool(row.upstream))
         chosen[row.pk] = weight
     weights_set(endpoint=locked, weights=chosen)
     record(actor=actor, action="endpoint.weights", target=locked, project_id=locked.project_id, weights=weights)

@@ -10,6 +10,7 @@ from deployments.servers_api import ServerViewSet
 from deployments.serving_api import ServingArtifact, state
 from monitoring.api import AlertViewSet, EndpointStats, PolicyViewSet, RetrainHook, ServingReport
 from registry.api import ArtifactViewSet, DatasetViewSet, ModelViewSet, VersionViewSet
+from slipway.accounts.api import TokenViewSet
 from slipway.jobs.api import JobViewSet
 
 router = SimpleRouter(trailing_slash=False)
@@ -25,6 +26,7 @@ for prefix, view in {
     "servers": ServerViewSet,
     "policies": PolicyViewSet,
     "alerts": AlertViewSet,
+    "tokens": TokenViewSet,
 }.items():
     router.register(prefix, view, basename=f"api-{prefix}")
 

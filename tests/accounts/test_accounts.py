@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+from typing import Any
 
 import pytest
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.management import call_command
 from django.db import IntegrityError, transaction
 from django.utils import timezone
+from rest_framework.test import APIClient
 
 from slipway import paths
 from slipway.accounts import policy, services
 from slipway.accounts.authentication import bearer, is_serving, token_of
 from slipway.accounts.models import Membership, Project, Role, Token, User, token_digest
 from slipway.api.problems import Problem
+from tests.api.tools import problem
 
 pytestmark = pytest.mark.django_db
 
@@ -194,3 +197,57 @@ def test_bootstrap_mends_what_is_missing_when_token_was_revoked(db, tmp_path, mo
 def test_roles_differ_in_more_than_name_when_compared() -> None:
     for one, other in itertools.combinations(Role.values, 2):
         assert policy.ALLOWED[one] != policy.ALLOWED[other]
+
+
+# Quotas, and tokens over the API
+
+
+def test_token_is_made_listed_and_revoked_over_the_api(people, as_user) -> None:
+    client = as_user("viewer")
+    made = client.post("/api/v1/tokens", {"name": "app", "scope": "infer", "rate": 2.5}, format="json")
+    row = made.json()
+    assert made.status_code == 201 and (row["rate"], row["burst"]) == (2.5, 3)
+    assert Token.objects.get(pk=row["id"]).digest == token_digest(row.pop("token"))
+    assert client.get("/api/v1/tokens").json()["results"] == [row]
+    assert as_user("root").get("/api/v1/tokens").json()["results"] == []
+    assert as_user("root").delete(f"/api/v1/tokens/{row['id']}").status_code == 404
+    assert client.delete(f"/api/v1/tokens/{row['id']}").status_code == 204 and not Token.objects.exists()
+    assert as_user("anonymous").post("/api/v1/tokens", {"name": "x"}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"rate": 0}, "rate"), ({"rate": "nan"}, "rate"), ({"rate": "inf"}, "rate"), ({"rate": 1e7}, "rate"),
+        ({"rate": 1, "burst": 0}, "burst"), ({"rate": 1, "burst": 1.5}, "burst"), ({"burst": 5}, "burst"),
+        ({"expires_at": "2001-01-01T00:00:00Z"}, "expires_at"), ({"scope": "all"}, "scope"), ({"name": ""}, "name"),
+    ],
+)  # fmt: skip
+def test_token_is_422_when_asked_for_with(change, field, as_user) -> None:
+    answer = as_user("viewer").post("/api/v1/tokens", {"name": "app", **change}, format="json")
+    problem(answer, 422, field=field)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"rate": 5}, {"burst": 5}, {"rate": 0, "burst": 1}, {"rate": float("nan"), "burst": 1}, {"rate": 5, "burst": 0}],
+)
+def test_database_refuses_when_quota_is_inconsistent(change, people) -> None:
+    services.token_create(user=people["viewer"], name="t")
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Token.objects.update(**change)
+
+
+def test_token_makes_only_tokens_that_can_do_no_more_when_used(people) -> None:
+    later = timezone.now() + dt.timedelta(days=1)
+    _, text = services.token_create(user=people["developer"], name="t", expires_at=later, rate=10, burst=20)
+    api = APIClient(headers={"Authorization": f"Bearer {text}"})
+
+    def make(**given: Any) -> Any:
+        return api.post("/api/v1/tokens", {"name": "child", "expires_at": later.isoformat(), **given}, format="json")
+
+    assert make(rate=10, burst=20).status_code == 201
+    problem(make(rate=10, expires_at=None), 422, field="expires_at")
+    problem(make(rate=10, expires_at=(later + dt.timedelta(1)).isoformat()), 422, field="expires_at")
+    for more in ({}, {"rate": 11}, {"rate": 10, "burst": 21}):
+        problem(make(**more), 422, field="rate")

@@ -79,6 +79,8 @@ TABLE: list[tuple[str, str, Any, set[str], int]] = [
     ("GET", "alerts", None, READ, 200),
     ("GET", "alerts/{alert}", None, READ, 200),
     ("POST", "alerts/{alert}/acknowledge", None, WRITE, 200),
+    ("PATCH", "endpoints/{quiet}", {"settings": {"limits": {"concurrency": 4, "queue": 8}}}, DEPLOY, 200),
+    ("GET", "tokens", None, READ, 200),
     ("GET", "jobs", None, READ, 200),
     ("GET", "jobs/{job}", None, READ, 200),
     ("GET", "jobs/{job}/log", None, READ, 200),
@@ -117,6 +119,7 @@ def world(people, project, model, new_version) -> dict[str, Any]:
         "quiet_deployment": quiet.deployments.get().pk, "rollout": rollout.pk,
         "policy": monitors.policy_create(actor=None, model=model, name="nightly").pk,
         "alert": monitors.alert_raise(project_id=project.pk, key="k", title="t").pk,
+        "token": token_create(user=people["root"], name="old")[0].pk,
         "job": submit("ingest", project=project, params=params).pk, "ended": ended.pk,
         "dataset": Dataset.objects.create(
             project=project, name="d", role="training", sha256="d" * 64, size=1, file_name="d.csv", uri="x"
@@ -190,7 +193,7 @@ def test_table_holds_every_route_when_compared_with_the_urls() -> None:
     listed = {(method, re.sub(r"\{\w+\}", "N", path)) for method, path, *_ in TABLE}
     elsewhere = {
         ("GET", "serving/state"), ("GET", "serving/artifacts/N"), ("POST", "serving/report"), ("POST", "hooks/N"),
-        ("POST", "versions/upload"),
+        ("POST", "versions/upload"), ("POST", "tokens"), ("DELETE", "tokens/N"),
     }  # fmt: skip
     found = set()
     for pattern in urlpatterns:

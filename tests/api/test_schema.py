@@ -35,6 +35,7 @@ def operations() -> list[Any]:
 ROWS = {
     "models": "model", "versions": "version", "artifacts": "artifact", "datasets": "dataset", "targets": "target",
     "endpoints": "endpoint", "rollouts": "rollout", "policies": "policy", "alerts": "alert", "jobs": "job",
+    "tokens": "token",
     "hooks": "policy",
 }  # fmt: skip
 

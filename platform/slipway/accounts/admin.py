@@ -48,7 +48,7 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
 class TokenAdmin(ModelAdmin):
     """Tokens can be revoked here, not made: their text is shown once, to their owner."""
 
-    list_display = ["prefix", "name", "user", "scope", "created_at", "last_used_at", "expires_at"]
+    list_display = ["prefix", "name", "user", "scope", "rate", "burst", "created_at", "last_used_at", "expires_at"]
     list_filter = ["scope"]
     search_fields = ["name", "prefix", "user__username"]
     list_select_related = ["user"]

@@ -69,6 +69,9 @@ def token_digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
+LEAST_RATE, MOST_RATE = 0.001, 1_000_000
+
+
 class Token(models.Model):
     """An API token. Only its digest is kept; the text is shown once, when it is made."""
 
@@ -80,9 +83,22 @@ class Token(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
+    rate = models.FloatField(null=True, blank=True, help_text="Inference requests a second; empty: no quota")
+    burst = models.PositiveIntegerField(null=True, blank=True, help_text="Requests at once")
 
     class Meta:
         constraints = [
+            models.CheckConstraint(
+                condition=Q(rate__isnull=True, burst__isnull=True)
+                | Q(
+                    # Half of it would be unknown, which a check lets pass.
+                    rate__isnull=False,
+                    burst__isnull=False,
+                    rate__range=(LEAST_RATE, MOST_RATE),
+                    burst__range=(1, MOST_RATE),
+                ),
+                name="token_quota_whole",
+            ),
             models.CheckConstraint(condition=Q(digest__regex=r"^[0-9a-f]{64}$"), name="token_digest_hex"),
             models.CheckConstraint(condition=Q(scope__in=Scope.values), name="token_scope_known"),
         ]

@@ -9,6 +9,7 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework import serializers
 
 from slipway.api.problems import TITLES
+from slipway.api.views import IdempotentCreate
 
 
 class ProblemError(serializers.Serializer):
@@ -63,7 +64,8 @@ class ProblemSchema(AutoSchema):
 
     def _honours_keys(self) -> bool:
         action = getattr(self.view, "action", None)
-        return action == "create" or hasattr(getattr(self.view, action or "post", None), "idempotent")
+        create = action == "create" and isinstance(self.view, IdempotentCreate)
+        return create or hasattr(getattr(self.view, action or "post", None), "idempotent")
 
     def get_override_parameters(self) -> list[OpenApiParameter]:
         extra = []
