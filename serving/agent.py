@@ -41,7 +41,7 @@ class Agent(threading.Thread):
         self.trust = Trust(runtime.options.trust_keys)
         self.control = control
         self.stopping = threading.Event()
-        self.started_from_disk = threading.Event()
+        self.settled = threading.Event()  # there is something to answer with, or no hope of it soon
         self.generation = 0
         self.changes = 0
         self.on_change: Callable[[], object] | None = None  # called in the loop's thread
@@ -63,7 +63,9 @@ class Agent(threading.Thread):
         except Exception:
             log.exception("the saved state could not be used")
         finally:
-            self.started_from_disk.set()
+            # Without anything on disk the first word of the control plane is worth waiting for.
+            if self.runtime.loaded or self.control is None:
+                self.settled.set()
         failures = 0
         while self.control is not None and not self.stopping.is_set():
             try:
@@ -74,6 +76,8 @@ class Agent(threading.Thread):
                 log.log(logging.WARNING if failures == 0 else logging.DEBUG, "%s", error)
             except Exception:
                 log.exception("the desired state could not be followed")
+            finally:
+                self.settled.set()
             failures += 1
             self._retry_if_due()
             ceiling = min(MAX_BACKOFF_S, 0.25 * 2 ** min(failures, 8))

@@ -127,8 +127,8 @@ async def _serve(options: Options, index: int, port: int, run_folder: Path) -> N
             reporter = Reporter(runtime, agent, Control(options.control_url, options.read_token))
             tasks.append(loop.create_task(reporter.run()))
         agent.start()
-        # A process that comes back after a crash must not answer "still loading" where its siblings answer.
-        await asyncio.to_thread(agent.started_from_disk.wait, START_S)
+        # A process must not answer "still loading" where its siblings answer.
+        await asyncio.to_thread(agent.settled.wait, START_S)
     tasks.append(loop.create_task(watch(wire.clock, server.server_state.connections)))
     tasks.append(loop.create_task(_keep_snapshot(runtime, discard=reporter is None)))
     # What is loaded stays: the collector need not walk it again and again.
