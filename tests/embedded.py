@@ -21,15 +21,18 @@ _started: list[tuple[object, Path]] = []
 def _start() -> None:
     if "SLIPWAY_TEST_HOME" in os.environ:
         return
-    from slipway.launch import services
+    from engine.formats import signing
+    from slipway.launch import keys, services
 
     home = Path(tempfile.mkdtemp(prefix="slipway-test-"))
+    keys.write_private(home / "signing-key.pem", signing.generate().decode())
     embedded = services.Embedded(home / "services", durable=False)
     addresses = embedded.start()
     _started.append((embedded, home))
     os.environ.update(
         SLIPWAY_TEST_HOME=str(home),
         SLIPWAY_HOME=str(home / "home"),
+        SLIPWAY_SIGNING_KEY_FILE=str(home / "signing-key.pem"),
         SLIPWAY_SECRET_KEY="secret-of-the-tests-" + "0" * 40,
         SLIPWAY_SERVING_TOKEN="serving-token-of-the-tests",
         SLIPWAY_LEASE_SECONDS="3",

@@ -67,6 +67,17 @@ def secrets() -> Path:
     return home() / "secrets"
 
 
+def signing_key() -> Path:
+    """The private key that signs artifacts (PEM, mode 600): SLIPWAY_SIGNING_KEY_FILE or one of our own."""
+    given = os.environ.get("SLIPWAY_SIGNING_KEY_FILE", "").strip()
+    return Path(given).expanduser().absolute() if given else secrets() / "signing-key.pem"
+
+
+def trusted_keys() -> Path:
+    """The public keys of every key that this home has signed with, for the inference servers (PEM)."""
+    return home() / "trusted-keys.pem"
+
+
 def admin_token() -> Path:
     """The admin's API token, written by the first start (mode 600)."""
     return home() / "admin-token"

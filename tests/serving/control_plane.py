@@ -11,15 +11,21 @@ from urllib.parse import parse_qs, urlsplit
 
 
 def deployment(
-    ident: str, data: bytes, weight: float = 100, mode: str = "live", version: str | None = None
+    ident: str,
+    data: bytes,
+    weight: float = 100,
+    mode: str = "live",
+    version: str | None = None,
+    signature: Any = None,
 ) -> dict[str, Any]:
     digest = hashlib.sha256(data).hexdigest()
+    signed = {} if signature is None else {"signature": signature}
     return {
         "id": ident,
         "version": version or ident,
         "weight": weight,
         "mode": mode,
-        "artifact": {"sha256": digest, "format": "onnx", "size": len(data)},
+        "artifact": {"sha256": digest, "format": "onnx", "size": len(data), **signed},
     }
 
 

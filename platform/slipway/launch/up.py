@@ -51,6 +51,7 @@ class Up:
         checks.free_ports(paths.host())
         self.lines = parse_procfile(procfile.read_text()).processes
         self.secrets = keys.private_folder(paths.secrets())
+        keys.signing_keys()
         logs = LogFiles(paths.logs(), verbose=os.environ.get("SLIPWAY_VERBOSE") == "1", show=say)
         self.supervisor = Supervisor(logs=logs, key=self.key, say=say)
         self.env: dict[str, str] = {}

@@ -1,26 +1,32 @@
-"""First start: the default project, the account `admin`, its API token. Safe to repeat."""
+"""First start: the default project, the account `admin`, its API token, the signing key. Safe to repeat."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
 from slipway import paths
 from slipway.accounts.models import Project, Token, User, token_digest
 from slipway.accounts.services import project_create, token_create
 from slipway.environment import environment
+from slipway.launch import keys
+from slipway.launch.errors import LaunchError
 
 PROJECT = "default"
 
 
 class Command(BaseCommand):
-    help = "Makes the default project, the account admin and its API token where they are missing."
+    help = "Makes the default project, the account admin, its API token and the signing key where they are missing."
 
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            keys.signing_keys()
+        except LaunchError as error:
+            raise CommandError(str(error)) from None
         admin = User.objects.filter(username="admin").first()
         password = environment.admin_password or _read(paths.admin_password())
         if admin is None:
