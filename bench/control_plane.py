@@ -44,15 +44,19 @@ django.setup()
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.db import SessionStore
 from registry.models import Alias, Artifact, Model, Origin, Version, VersionState
+from registry.signing import attest
 from slipway.accounts.models import Membership, Project, User
 from slipway.accounts.services import token_create
+from slipway.launch import keys
 project = Project.objects.create(slug="bench", name="Bench")
 user = User.objects.create_user("developer", password="pw")
 Membership.objects.create(project=project, user=user, role="developer")
 model = Model.objects.create(project=project, name="{MODEL}", task="tabular-classification", last_number=1)
 first = Version.objects.create(model=model, number=1, state=VersionState.READY, origin=Origin.UPLOAD)
+keys.signing_keys()
+named = dict(format="onnx", sha256="ab" * 32, size=1000, file_name="model.onnx")
 Artifact.objects.create(
-    version=first, format="onnx", sha256="ab" * 32, size=1000, file_name="model.onnx",
+    version=first, **named, attestation=attest(first, **named),
     uri="mlflow-artifacts:/0/x/artifacts/model.onnx", verdict="clean",
 )
 session = SessionStore()

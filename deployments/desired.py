@@ -49,6 +49,7 @@ def document() -> dict[str, Any]:
                     "sha256": row.artifact.sha256,
                     "format": row.artifact.format,
                     "size": row.artifact.size,
+                    "signature": row.artifact.attestation or None,
                 },
             }
         )

@@ -100,6 +100,8 @@ def artifact_check(*, endpoint: Endpoint, artifact: Artifact, forwarded: bool = 
             f"The slipway target serves ONNX; this artifact is {artifact.get_format_display()}.",
             field="artifact",
         )
+    if not artifact.attestation:
+        raise Conflict("This artifact is not signed; the inference servers would refuse it.")
 
 
 @transaction.atomic

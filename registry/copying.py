@@ -9,7 +9,12 @@ from __future__ import annotations
 from registry.models import Artifact, Format, Model, Origin, Verdict, Version, VersionState
 from slipway.api.problems import Conflict, Problem
 
-_COPIED = "format, sha256, size, file_name, uri, manifest, recipe, verdict, findings, signature, parity, mlflow_run_id"
+# The attestation goes with the bytes: it says where the project recorded them first. What is not signed is not
+# copied, so that copying can make nothing trusted that was not.
+_COPIED = (
+    "format, sha256, size, file_name, uri, manifest, recipe, verdict, findings, signature, parity, attestation, "
+    "mlflow_run_id"
+)
 
 # The ORM's column defaults are written out: a column added to either table must be added here (the tests say so).
 _STATEMENT = f"""
@@ -20,7 +25,8 @@ WITH held AS (
     JOIN registry_model model ON model.id = origin.model_id
     WHERE artifact.sha256 = %(sha256)s AND model.project_id = %(project)s
       AND artifact.format IN ('{Format.ONNX.value}', '{Format.SOURCE.value}')
-      AND artifact.verdict <> '{Verdict.REJECTED.value}' AND origin.state = '{VersionState.READY.value}'
+      AND artifact.verdict <> '{Verdict.REJECTED.value}' AND artifact.attestation <> '{{}}'
+      AND origin.state = '{VersionState.READY.value}'
     ORDER BY artifact.id LIMIT 1
 ), numbered AS (
     UPDATE registry_model SET last_number = last_number + 1
@@ -56,6 +62,9 @@ def _why_not(model: Model, sha256: str) -> Problem:
     if model.archived_at is not None:
         return Conflict("This model is archived; restore it before you add versions.")
     held = Artifact.objects.filter(version__model__project=model.project_id, sha256=sha256)
-    if not held.filter(format__in=[Format.ONNX, Format.SOURCE]).exists():
+    held = held.filter(format__in=[Format.ONNX, Format.SOURCE])
+    if not held.exists():
         return Problem("This project holds no artifact with this digest.", field="artifact")
+    if not held.exclude(attestation={}).exists():
+        return Conflict("This artifact is not signed.")
     return Conflict("This artifact was not found fit.")

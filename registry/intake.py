@@ -14,6 +14,7 @@ from registry.copying import copy_at_once
 from registry.mlflow import reconcile
 from registry.models import Artifact, Format, Model, Origin, Task, Verdict, Version, VersionState
 from registry.services import model_create
+from registry.signing import attest
 from slipway import events
 from slipway.accounts import policy
 from slipway.accounts.models import Project, User
@@ -102,6 +103,7 @@ def version_from_upload(
         uri=uri,
         verdict=Verdict.CLEAN,
         signature=facts["signature"],
+        attestation=attest(version, format=Format.ONNX, sha256=sha256, size=size, file_name=file_name),
         mlflow_run_id=run_id,
     )
     return version

@@ -9,6 +9,9 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
+from engine.formats import signing
+from engine.formats.signing import Signed
+
 DIGEST = r"^[0-9a-f]{64}$"
 digest_validator = RegexValidator(DIGEST, _("A SHA-256 in lower-case hexadecimal."))
 name_validator = RegexValidator(
@@ -186,6 +189,9 @@ class Artifact(models.Model):
     findings = models.JSONField(default=list, blank=True)
     signature = models.JSONField(default=dict, blank=True)
     parity = models.JSONField(default=dict, blank=True)
+    # Who vouches for these bytes: the DSSE envelope of `engine.formats.signing`; empty when not signed.
+    # (`signature` is what the tensors look like, the word that MLflow and V2 have for it.)
+    attestation = models.JSONField(default=dict, blank=True)
     mlflow_run_id = models.CharField(max_length=64, blank=True)
     job = models.ForeignKey("jobs.Job", on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
     created_at = models.DateTimeField(db_default=Now())
@@ -209,6 +215,11 @@ class Artifact(models.Model):
     def is_variant(self) -> bool:
         """Made by optimization rather than by export."""
         return bool(self.recipe.get("optimizer"))
+
+    @property
+    def signed(self) -> Signed | None:
+        """By which key and when, as stored; servers verify it. None when not signed."""
+        return signing.signed(self.attestation)
 
     @property
     def label(self) -> str:

@@ -22,6 +22,7 @@ from registry.models import (
     VersionState,
 )
 from registry.services import version_move
+from registry.signing import attest
 from slipway import events
 
 
@@ -62,12 +63,13 @@ def task_infer(*, version: Version, classifies: bool) -> None:
 def artifact_record(
     *, version: Version, format: str, sha256: str, size: int, file_name: str, uri: str, **more: Any
 ) -> Artifact:
-    """Adds an artifact; the same bytes in the same format are one row however often a job repeats."""
+    """Adds an artifact, signed; the same bytes in the same format are one row however often a job repeats."""
+    attestation = attest(version, format=format, sha256=sha256, size=size, file_name=file_name)
     artifact, _ = Artifact.objects.get_or_create(
         version=version,
         format=Format(format),
         sha256=sha256,
-        defaults={"size": size, "file_name": file_name, "uri": uri, **more},
+        defaults={"size": size, "file_name": file_name, "uri": uri, "attestation": attestation, **more},
     )
     events.ring(version.model.project_id, "version", version.pk)
     return artifact

@@ -173,7 +173,7 @@ def servable(user: Any, project: Project, limit: int = 100) -> QuerySet[Artifact
     """Newest artifacts of ready versions that the inference server can load."""
     rows = Artifact.objects.filter(
         format=Format.ONNX, version__state=VersionState.READY, version__model__project=project
-    ).exclude(verdict="rejected")
+    ).exclude(Q(verdict="rejected") | Q(attestation={}))
     return policy.visible(user, rows).select_related("version__model").order_by("-pk")[:limit]
 
 

@@ -46,7 +46,15 @@ class MeasurementSerializer(serializers.ModelSerializer):
         read_only_fields = fields
 
 
+class SignedSerializer(serializers.Serializer):
+    """Who signed an artifact, as recorded; the envelope itself is `attestation`."""
+
+    key_id = serializers.CharField(help_text="SHA-256 of the public key")
+    at = serializers.DateTimeField()
+
+
 class ArtifactSerializer(serializers.ModelSerializer):
+    signed = SignedSerializer(read_only=True, allow_null=True)
     label = serializers.CharField(read_only=True)
     measurements = MeasurementSerializer(many=True, read_only=True)
 
@@ -54,7 +62,8 @@ class ArtifactSerializer(serializers.ModelSerializer):
         model = Artifact
         fields = [
             "id", "version", "format", "label", "sha256", "size", "file_name", "uri", "parent", "recipe", "verdict",
-            "findings", "signature", "parity", "mlflow_run_id", "job", "created_at", "measurements",
+            "findings", "signed", "attestation", "signature", "parity", "mlflow_run_id", "job", "created_at",
+            "measurements",
         ]  # fmt: skip
         read_only_fields = fields
 

@@ -11,6 +11,7 @@ from django.test import Client
 from rest_framework.test import APIClient
 
 from registry.models import Artifact, Model, Origin, Version, VersionState
+from registry.signing import attest
 from slipway.accounts.models import Membership, Project, Role, User
 from slipway.jobs import kinds
 from slipway.jobs.kinds import Handler
@@ -82,12 +83,16 @@ def new_version(model: Model) -> Callable[..., Version]:
             number=model.last_number,
             **{"state": VersionState.READY, "origin": Origin.UPLOAD, **changes},
         )
+        named = {
+            "format": "onnx",
+            "sha256": hashlib.sha256(f"{model.name}-{version.number}".encode()).hexdigest(),
+            "size": 1000,
+            "file_name": "model.onnx",
+        }
         Artifact.objects.create(
             version=version,
-            format="onnx",
-            sha256=hashlib.sha256(f"{model.name}-{version.number}".encode()).hexdigest(),
-            size=1000,
-            file_name="model.onnx",
+            **named,
+            attestation=attest(version, **named),
             uri="mlflow-artifacts:/0/x/artifacts/model.onnx",
             verdict="clean",
         )

@@ -261,14 +261,16 @@ def test_work_is_done_once_when_eight_send_the_same_key_at_once(api, people) -> 
 def fill(project: Any, count: int) -> None:
     """`count` more rows of everything."""
     from registry.models import Artifact, Version
+    from registry.signing import attest
 
     base = Model.objects.count()
     for n in range(base, base + count):
         model = Model.objects.create(project=project, name=f"m{n}", mlflow_name=f"m{n}")
         version = Version.objects.create(model=model, number=1, state="ready", origin="upload")
         Alias.objects.create(model=model, name="champion", version=version)
+        named = {"format": "onnx", "sha256": f"{n:064x}", "size": 1, "file_name": "m"}
         artifact = Artifact.objects.create(
-            version=version, format="onnx", sha256=f"{n:064x}", size=1, file_name="m", uri="x", verdict="clean"
+            version=version, **named, attestation=attest(version, **named), uri="x", verdict="clean"
         )
         endpoints.endpoint_create(actor=None, project=project, name=f"e{n}", artifact=artifact)
         monitors.policy_create(actor=None, model=model, name="p")

@@ -14,6 +14,7 @@ from deployments.models import Decision, Deployment, DeploymentState, Endpoint, 
 from engine.formats.latency import bucket_of
 from monitoring.models import Alert, AlertState, Firing, Policy, Window
 from registry.models import Alias, Approval, Artifact, Dataset, Measurement, Model, Origin, Version, VersionState
+from registry.signing import attest
 from slipway.accounts.models import Project, User
 from slipway.audit.services import chain_seal, record
 from slipway.jobs.models import Job, JobLog, JobStep, State
@@ -140,8 +141,9 @@ def make_version(model: Model, number: int, user: User | None, job: Job | None =
 
 
 def _artifact(version: Version, format: str, seed: str, size: int, file_name: str, **more: Any) -> Artifact:
+    named = {"format": format, "sha256": digest(seed), "size": size, "file_name": file_name}
     return Artifact.objects.create(
-        version=version, format=format, sha256=digest(seed), size=size, file_name=file_name,
+        version=version, attestation=attest(version, **named), **named,
         uri=f"runs:/{version.mlflow_run_id}/{file_name}", **({"verdict": "clean"} | more),
     )  # fmt: skip
 

@@ -16,6 +16,8 @@ from django.utils import timezone
 from deployments import desired, services, serving_api
 from deployments.models import Endpoint
 from registry import storage
+from registry.models import Artifact
+from registry.signing import attest
 from slipway.accounts import services as accounts
 from slipway.accounts.models import Membership, Token, User
 from tests.api.tools import problem
@@ -42,6 +44,7 @@ def test_generation_rises_when_anything_changes_that_servers_see(project, people
         "weights by hand": lambda: sql("UPDATE deployments_deployment SET weight = 100 - weight"),
         "back": lambda: services.weights_set(endpoint=endpoint, weights={stable.pk: 100}),
         "retire": lambda: services.deployment_move(deployment=type(other).objects.get(pk=other.pk), state="retired"),
+        "signed anew": lambda: Artifact.objects.filter(pk=artifacts[0].pk).update(attestation={}),
         "access": lambda: Endpoint.objects.update(access="token"),
         "rename": lambda: Endpoint.objects.update(name="renamed"),
         "token": lambda: accounts.token_create(user=user, name="t"),
@@ -102,7 +105,10 @@ def test_document_holds_what_is_desired_and_nothing_else_when_read(project, endp
                 "deployments": [
                     {
                         "id": str(row.pk), "version": version, "weight": weight, "mode": mode,
-                        "artifact": {"sha256": artifact.sha256, "format": "onnx", "size": 1000},
+                        "artifact": {
+                            "sha256": artifact.sha256, "format": "onnx", "size": 1000,
+                            "signature": artifact.attestation,
+                        },
                     }
                     for row, version, weight, mode, artifact in (
                         (stable, "1", 100, "live", artifacts[0]), (other, "2", 0, "warm", artifacts[1]),
@@ -226,7 +232,10 @@ def stored(artifacts, settings, tmp_path, monkeypatch) -> bytes:
     file.write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
     storage.cache_add(file, sha256=sha256)
-    type(artifacts[0]).objects.filter(pk=artifacts[0].pk).update(sha256=sha256, size=len(content))
+    row = artifacts[0]
+    row.sha256, row.size = sha256, len(content)
+    row.attestation = attest(row.version, format="onnx", sha256=sha256, size=row.size, file_name=row.file_name)
+    row.save()
     return content
 
 

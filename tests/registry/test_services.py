@@ -10,12 +10,14 @@ from django.db import IntegrityError
 
 from registry import intake, results, services
 from registry.models import Alias, Artifact, Model, Version
+from registry.signing import attest
 from slipway.api.problems import Conflict, Problem
 from slipway.audit.models import Entry
 from slipway.jobs.models import Job
 from tests.api.tools import race
 
 DIGEST = "a" * 64
+NAMED = ("format", "sha256", "size", "file_name")
 
 
 # Numbers
@@ -163,8 +165,14 @@ def test_copy_keeps_bytes_and_signature_when_artifact_is_fit(people, model, new_
 def test_copy_is_refused_when_artifact_is(change, error, people, model, new_version) -> None:
     version = new_version()
     sha256 = version.artifacts.get().sha256
-    target = Version.objects if "state" in change else Artifact.objects
-    target.update(**change)
+    if "state" in change:
+        Version.objects.update(**change)
+    else:
+        row = Artifact.objects.get()
+        for name, value in change.items():
+            setattr(row, name, value)
+        row.attestation = attest(version, **{name: getattr(row, name) for name in NAMED})
+        row.save()
     with pytest.raises(error):
         intake.version_copy(actor=people["developer"], model=model, sha256=sha256)
     model.refresh_from_db()

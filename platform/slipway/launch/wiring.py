@@ -37,6 +37,8 @@ def environment(*, postgres: Postgres | None, redis: Redis | None, mlflow_port: 
         "SLIPWAY_SERVING_URL": _given("SLIPWAY_SERVING_URL") or f"http://{reachable}:{paths.serving_port()}",
         "SLIPWAY_CONTROL_URL": f"http://{reachable}:{paths.port()}",
         "SLIPWAY_SERVING_HOME": str(paths.serving()),
+        "SLIPWAY_SIGNING_KEY_FILE": str(paths.signing_key()),
+        "SLIPWAY_TRUST_KEYS": _given("SLIPWAY_TRUST_KEYS") or str(paths.trusted_keys()),
         "SLIPWAY_SECRET_KEY": _given("SLIPWAY_SECRET_KEY") or keys.secret(secrets, "secret-key"),
         "SLIPWAY_SERVING_TOKEN": _given("SLIPWAY_SERVING_TOKEN") or keys.secret(secrets, "serving-token"),
         "DATABASE_URL": database,
