@@ -10,7 +10,7 @@ RUN pip install --require-hashes -r /locks/uv.txt \
 
 FROM python:3.12-slim
 RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin slipway \
-    && install -d -o slipway -g slipway -m 700 /var/lib/slipway
+    && install -d -o slipway -g slipway -m 700 /var/lib/slipway /var/lib/slipway-trust
 COPY --from=packages /opt/slipway /opt/slipway
 COPY . /opt/app
 WORKDIR /opt/app
