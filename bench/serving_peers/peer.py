@@ -34,13 +34,11 @@ class Start:
 
 @dataclass(frozen=True)
 class Peer:
-    """`packages` are pinned; the first one gives the version that is reported."""
+    """`packages` are pinned; the first one gives the version that is reported. `python` makes the environment."""
 
-    title: str
     packages: tuple[str, ...]
     run: Callable[[Start], AbstractContextManager[Running]]
     python: str = sys.executable
-    remark: str = ""
 
     def version(self, home: Path) -> str | None:
         """The installed version; None when its environment is not there."""
