@@ -124,7 +124,7 @@ class RestCall(Call):
     def encode(self, arrays: list[Any]) -> Encoded:
         deployment, envelope = self.deployment, self.envelope
         assert deployment is not None and envelope is not None
-        return encode(deployment.endpoint, deployment.version, envelope, self.model(), self.names, arrays)
+        return encode(deployment.opening, envelope, self.model(), self.names, arrays)
 
     async def forward(self, upstream: Upstream) -> Encoded:
         return await upstream.rest(self.body, self.asking)

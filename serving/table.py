@@ -13,6 +13,7 @@ from serving.cache import ResponseCache
 from serving.document import EndpointSpec, Placement
 from serving.limits import Gate, Ledger, Quota
 from serving.model import Model
+from serving.protocol.encode import opening
 from serving.protocol.errors import ServingError
 from serving.protocol.template import Templates
 
@@ -62,6 +63,7 @@ class Deployment:
         self.blame_input = False
         self.header = (b"x-slipway-deployment", placement.id.encode("ascii"))
         # Start of the usual answer, up to the headers that differ each time.
+        self.opening = opening(endpoint, placement.version)
         self.head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n%b: %b\r\n" % self.header
         self.gate: Gate | None = None
         self.batch_most = 1  # rows that may share a run

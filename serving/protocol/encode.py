@@ -39,12 +39,14 @@ def wanted_outputs(model: Model, envelope: Envelope) -> list[str]:
     return list(envelope.outputs)
 
 
-def encode(
-    model_name: str, version: str, envelope: Envelope, model: Model, names: Sequence[str], arrays: list[Any]
-) -> Encoded:
-    """The response of one call; `arrays[i]` belongs to `names[i]`. A NaN or infinity becomes null in JSON
-    (which has no such numbers) and passes unchanged in binary."""
-    start = b'{"model_name":%b,"model_version":%b,' % (orjson.dumps(model_name), orjson.dumps(version))
+def opening(model_name: str, version: str) -> bytes:
+    """How the JSON of every response of a deployment begins."""
+    return b'{"model_name":%b,"model_version":%b,' % (orjson.dumps(model_name), orjson.dumps(version))
+
+
+def encode(start: bytes, envelope: Envelope, model: Model, names: Sequence[str], arrays: list[Any]) -> Encoded:
+    """The response of one call; `start` is the deployment's `opening`, `arrays[i]` belongs to `names[i]`. A NaN
+    or infinity becomes null in JSON (which has no such numbers) and passes unchanged in binary."""
     parts = [start]
     if envelope.id is not None:
         parts += (b'"id":', orjson.dumps(envelope.id), b",")
@@ -56,10 +58,10 @@ def encode(
         if best is not None:
             array = best_classes(array, best, name)
         strings = array.dtype == object
-        opening = model.openings.get((name, array.shape, strings))
-        if opening is None:
-            opening = _opening(model, name, array.shape, strings)
-        parts += (between, opening)
+        described = model.openings.get((name, array.shape, strings))
+        if described is None:
+            described = _described(model, name, array.shape, strings)
+        parts += (between, described)
         between = b","
         binary = envelope.outputs.get(name)
         if envelope.binary_output if binary is None else binary:
@@ -87,14 +89,14 @@ def _strings(array: np.ndarray) -> bytes:
     return orjson.dumps([str(value) for value in array.ravel()])
 
 
-def _opening(model: Model, name: str, shape: tuple[int, ...], strings: bool) -> bytes:
+def _described(model: Model, name: str, shape: tuple[int, ...], strings: bool) -> bytes:
     """Name, shape and datatype of an output as JSON, remembered for the shapes that a model gives."""
     datatype = "BYTES" if strings else model.output_by_name[name].datatype.name
-    opening = orjson.dumps({"name": name, "shape": shape, "datatype": datatype})[:-1] + b","
+    described = orjson.dumps({"name": name, "shape": shape, "datatype": datatype})[:-1] + b","
     if len(model.openings) >= _REMEMBERED:
         model.openings.clear()
-    model.openings[name, shape, strings] = opening
-    return opening
+    model.openings[name, shape, strings] = described
+    return described
 
 
 def best_classes(array: np.ndarray, count: int, name: str) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -23,6 +24,11 @@ from serving.values import to_bfloat16
 MAX_ONE_BY_ONE = 2_000_000
 # An empty tensor may have other dimensions of any size; beyond this even numpy refuses to think of it.
 MAX_ELEMENTS = 1 << 40
+
+_FEW = 1024
+_ZEROS = np.zeros(_FEW, np.float32)
+# What overflows is refused; numpy need not warn of it as well.
+warnings.filterwarnings("ignore", "overflow encountered in cast", RuntimeWarning)
 
 
 def build_feeds(
@@ -234,6 +240,12 @@ def _check_nesting(raw: RawInput, data: Any, depth: int) -> None:
 def narrow(raw: RawInput, wide: np.ndarray, datatype: Datatype) -> np.ndarray:
     """From the parser's 64-bit numbers to the datatype; out of range is refused, never wrapped."""
     if datatype.buffer == "d":
+        if wide.size <= _FEW and datatype.name == "FP32":
+            # The same for few numbers, at a third of the price of a change of numpy's error handling: an
+            # infinity times zero is no number. There is none among the numbers of a JSON text.
+            array = wide.astype(np.float32)
+            if array.dot(_ZEROS[: wide.size]) == 0:
+                return array
         try:
             with np.errstate(over="raise"):
                 return to_bfloat16(wide) if datatype.name == "BF16" else wide.astype(datatype.dtype)
