@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+from pydantic import ValidationError
 
-from deployments.models import Access, Endpoint
+from deployments.models import MOST_TIMEOUT_S, Access, Endpoint, Provider
+from deployments.tuning import runtime_of
 from registry.forms import projects_for
 from registry.models import Artifact
 from slipway.accounts import policy
@@ -75,6 +78,76 @@ class DeployForm(forms.Form):
     guard_requests = forms.IntegerField(
         label=_("The guard waits for so many requests"), min_value=1, max_value=10**6, initial=20
     )
+
+    provider = forms.ChoiceField(
+        label=_("Runs on"), choices=[("", _("As until now")), *Provider.choices], required=False,
+        help_text=_("The servers need the hardware and its libraries; one without them says so and takes no traffic."),
+    )  # fmt: skip
+    upstream_url = forms.CharField(
+        label=_("Let another server answer"), max_length=300, required=False,
+        widget=forms.TextInput(attrs={"placeholder": "http://host:port", "inputmode": "url"}),
+        help_text=_("The address of a server that speaks the same protocol (V2). Empty: our servers run the artifact."),
+    )  # fmt: skip
+    upstream_model = forms.CharField(label=_("Its name of the model"), max_length=200, required=False)
+    upstream_version = forms.CharField(
+        label=_("Its version of the model"), max_length=200, required=False, help_text=_("Empty: the one it chooses.")
+    )
+    upstream_timeout_s = forms.FloatField(
+        label=_("Give it up after, seconds"), min_value=0.01, max_value=MOST_TIMEOUT_S, required=False,
+        help_text=_("Empty: 10."),
+    )  # fmt: skip
+
+    advanced = ("provider", "upstream_url", "upstream_model", "upstream_version", "upstream_timeout_s")
+
+    def usual_fields(self) -> list[forms.BoundField]:
+        return [field for field in self.visible_fields() if field.name not in self.advanced]
+
+    def advanced_fields(self) -> list[forms.BoundField]:
+        return [self[name] for name in self.advanced]
+
+    def advanced_open(self) -> bool:
+        """Whether something of it is filled in or wrong."""
+        return any(field.errors or field.value() for field in self.advanced_fields())
+
+    def clean(self) -> dict[str, Any]:
+        """What the service would say of provider and upstream, at the fields."""
+        found: dict[str, Any] = super().clean() or {}
+        if not found.get("upstream_url") and "upstream_url" not in self.errors:
+            for name in self.advanced[2:]:
+                if found.get(name):
+                    self.add_error("upstream_url", _("Say where the other server is, or leave its other fields empty."))
+                    break
+            return found
+        if not self.errors:
+            try:
+                runtime_of(**self.runtime())
+            except ValidationError as error:
+                for entry in error.errors():
+                    name = "_".join(str(part) for part in entry["loc"]) or "provider"
+                    own = entry["type"] in ("upstream_url", "provider")
+                    plain = _("Letters, digits, dots, - and _; it begins with a letter or digit.")
+                    self.add_error(name if name in self.fields else "upstream_url", entry["msg"] if own else plain)
+        return found
+
+    def runtime(self) -> dict[str, Any]:
+        """{provider, upstream} as the services take them."""
+        values = self.cleaned_data
+        upstream = None
+        if values.get("upstream_url"):
+            upstream = {
+                "url": values["upstream_url"], "model": values["upstream_model"],
+                "version": values["upstream_version"] or None, "timeout_s": values["upstream_timeout_s"] or 10,
+            }  # fmt: skip
+        return {"provider": values.get("provider") or None, "upstream": upstream}
+
+    def runtime_told(self) -> list[str]:
+        """Sentences on what will answer, where it was chosen."""
+        chosen = self.runtime()
+        if chosen["upstream"]:
+            return [gettext("The server at %(url)s answers.") % {"url": chosen["upstream"]["url"]}]
+        if chosen["provider"]:
+            return [gettext("It runs on %(name)s.") % {"name": Provider(chosen["provider"]).label}]
+        return []
 
     def __init__(self, endpoints: Any, artifacts: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

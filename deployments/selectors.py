@@ -18,6 +18,7 @@ from deployments.models import (
     DeploymentState,
     DesiredState,
     Endpoint,
+    Provider,
     Rollout,
     RolloutState,
     Server,
@@ -65,7 +66,10 @@ def shown_on(endpoint: Endpoint) -> list[Deployment]:
 def label_of(deployment: Deployment) -> str:
     """How charts and tables name a deployment."""
     artifact = deployment.artifact
-    return _("version %(n)d %(label)s") % {"n": artifact.version.number, "label": artifact.label}
+    label = _("version %(n)d %(label)s") % {"n": artifact.version.number, "label": artifact.label}
+    if deployment.upstream:
+        return f"{label} → {deployment.upstream['url'].split('//')[-1]}"
+    return label if deployment.provider == Provider.CPU else f"{label}, {deployment.get_provider_display()}"
 
 
 def history_of(endpoint: Endpoint, limit: int = 30) -> list[Deployment]:

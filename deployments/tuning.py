@@ -69,7 +69,8 @@ class Batching(Shape):
     @model_validator(mode="after")
     def _whole(self) -> Batching:
         if self.mode == "off" and (self.max is not None or self.budget_ms is not None):
-            raise PydanticCustomError("batching_off", "While batching is off there is nothing to bound.")
+            text = _("While batching is off there is nothing to bound.")
+            raise PydanticCustomError("batching_off", text)  # type: ignore[arg-type]
         return self
 
 
@@ -197,7 +198,8 @@ class Runtime(Shape):
     @model_validator(mode="after")
     def _one_of_both(self) -> Runtime:
         if self.upstream is not None and self.provider not in (None, Provider.CPU):
-            raise PydanticCustomError("provider", "The other server chooses its own hardware: leave the provider out.")
+            text = _("The other server chooses its own hardware: leave the provider out.")
+            raise PydanticCustomError("provider", text)  # type: ignore[arg-type]
         return self
 
 

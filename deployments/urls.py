@@ -12,6 +12,7 @@ urlpatterns = [
     path("endpoints/<slug:name>/", views.endpoint, name="endpoint"),
     path("endpoints/<slug:name>/playground/", playground_views.playground, name="playground"),
     path("endpoints/<slug:name>/playground/rows.json", playground_views.playground_rows, name="playground-rows"),
+    path("endpoints/<slug:name>/settings/", views.endpoint_settings, name="endpoint-settings"),
     path("endpoints/<slug:name>/return/<int:pk>", views.endpoint_return, name="endpoint-return"),
     path("deploy/", views.deploy, name="deploy"),
     path("rollouts/", views.rollouts, name="rollouts"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
@@ -15,6 +16,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from deployments import forms, selectors, services, story
 from deployments import rollouts as moves
 from deployments.models import DeploymentState, Endpoint
+from deployments.settings_forms import SettingsForm, settings_told
 from registry import selectors as registered
 from registry import snippets
 from slipway.accounts import policy
@@ -80,14 +82,43 @@ def _unsliced(rows: Any) -> Any:
 @login_required
 @require_GET
 def endpoint(request: SignedIn, name: str) -> HttpResponse:
-    """One endpoint: split, charts, histogram, replicas, history."""
+    """One endpoint: split, charts, histogram, replicas, history, serving settings."""
     row = selectors.endpoint_get(request.user, name)
+    return render(request, "deployments/endpoint.html", _endpoint(request, row, SettingsForm(row)))
+
+
+@login_required
+@require_http_methods(["GET", "POST"])
+def endpoint_settings(request: SignedIn, name: str) -> HttpResponse:
+    """Changes the serving settings; a refusal is shown at its field, on the endpoint's page."""
+    row = selectors.endpoint_get(request.user, name)
+    if request.method == "GET":
+        return redirect("endpoint", name)
+    policy.require(request.user, policy.DEPLOY, row.project)
+    form = SettingsForm(row, request.POST)
+    if form.is_valid():
+        revision = number(request.POST.get("revision"))
+        outcome = attempt(
+            lambda: services.settings_change(
+                actor=request.user, endpoint=row, settings=form.settings(), revision=revision
+            )
+        )
+        if outcome.value:
+            messages.success(request, _("Saved. The servers follow within seconds."))
+            return redirect("endpoint", name)
+        show_failure(form, outcome.failure)
+    return render(request, "deployments/endpoint.html", _endpoint(request, row, form), status=422)
+
+
+def _endpoint(request: SignedIn, row: Endpoint, form: SettingsForm) -> dict[str, Any]:
     shown = selectors.shown_on(row)
     servers = selectors.servers(shown)
-    context = {
+    return {
         "section": "endpoints",
         "project": row.project,
         "endpoint": row,
+        "settings_facts": settings_told(row),
+        "settings_form": form,
         "shown": shown,
         "live": [one for one in shown if one.state == DeploymentState.LIVE],
         "rollout": selectors.rollout_under_way(row),
@@ -100,7 +131,6 @@ def endpoint(request: SignedIn, name: str) -> HttpResponse:
         "spans": [("900", _("15 min")), ("3600", _("1 h")), ("21600", _("6 h"))],
         "infer_url": snippets.infer_url(row.name),
     }
-    return render(request, "deployments/endpoint.html", context)
 
 
 @login_required
@@ -117,7 +147,14 @@ def endpoint_return(request: SignedIn, name: str, pk: int) -> HttpResponse:
     }
     return act(
         request,
-        lambda: moves.rollout_start(actor=request.user, endpoint=row, artifact=wanted.artifact, steps=steps),
+        lambda: moves.rollout_start(
+            actor=request.user,
+            endpoint=row,
+            artifact=wanted.artifact,
+            steps=steps,
+            provider=wanted.provider,
+            upstream=wanted.upstream or None,
+        ),
         done,
         reverse("endpoint", args=[name]),
     )
@@ -163,19 +200,23 @@ def _effect(form: Any) -> str:
     stable = _live(chosen)
     if stable is None:
         words = {"endpoint": chosen.name, "n": artifact.version.number}
-        return _("Version %(n)d takes all traffic of %(endpoint)s, which serves nothing yet.") % words
-    steps, _guard = form.plan()
-    return story.plan_effect(chosen.name, stable.artifact.version.number, artifact.version.number, steps)
+        first = _("Version %(n)d takes all traffic of %(endpoint)s, which serves nothing yet.") % words
+    else:
+        steps, _guard = form.plan()
+        first = story.plan_effect(chosen.name, stable.artifact.version.number, artifact.version.number, steps)
+    return " ".join([first, *form.runtime_told()])
 
 
 def _start(request: SignedIn, form: Any) -> str:
     """Places the first artifact or starts a rollout; answers the page to go to."""
     chosen, artifact = form.cleaned_data["endpoint"], form.cleaned_data["artifact"]
     if _live(chosen) is None:
-        services.deployment_place(actor=request.user, endpoint=chosen, artifact=artifact)
+        services.deployment_place(actor=request.user, endpoint=chosen, artifact=artifact, **form.runtime())
         return reverse("endpoint", args=[chosen.name])
     steps, guard = form.plan()
-    row = moves.rollout_start(actor=request.user, endpoint=chosen, artifact=artifact, steps=steps, guard=guard)
+    row = moves.rollout_start(
+        actor=request.user, endpoint=chosen, artifact=artifact, steps=steps, guard=guard, **form.runtime()
+    )
     return reverse("rollout", args=[row.pk])
 
 

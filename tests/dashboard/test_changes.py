@@ -269,3 +269,87 @@ def test_processes_long_unheard_of_are_one_line(browser_as: Browser, world: dict
 def test_twin_lists_when_traffic_was_moved(browser_as: Browser, world: dict[str, Any]) -> None:
     text = " ".join(browser_as("viewer").get("/endpoints/digits/").content.decode().split())
     assert 'data-testid="marks"' in text and "→ 10 %," in text and "→ 25 %</span>" in text
+
+
+SETTINGS = {
+    "limit_concurrency": 4, "limit_queue": 16, "cache_mb": "", "cache_ttl_s": "", "batching_mode": "auto",
+    "batching_max": "", "batching_budget_ms": "", "sticky_header": "",
+}  # fmt: skip
+
+
+def test_settings_are_saved_when_operator_sends_the_form(browser_as: Browser, world: dict[str, Any]) -> None:
+    row, browser = Endpoint.objects.get(name="digits"), browser_as("operator")
+    values = SETTINGS | {"revision": row.revision}
+    saved = browser.post("/endpoints/digits/settings/", values | {"batching_max": 32}, follow=True).content.decode()
+    assert "Saved." in saved and "4 requests at once, 16 may wait" in saved and "at most 32" in saved
+    row.refresh_from_db()
+    assert (row.limit_concurrency, row.limit_queue, row.batching_mode, row.batching_max) == (4, 16, "auto", 32)
+    assert (row.cache_mb, row.sticky_header) == (None, "")
+    emptied = dict.fromkeys(SETTINGS, "") | {"revision": row.revision}
+    assert browser.post("/endpoints/digits/settings/", emptied).status_code == 302
+    row.refresh_from_db()
+    assert (row.limit_concurrency, row.batching_mode, row.batching_max) == (None, "", None)
+    assert browser.get("/endpoints/digits/settings/").status_code == 302
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"limit_queue": ""}, "Give both of these, or neither."), ({"cache_mb": 5}, "Give both of these, or neither."),
+        ({"limit_concurrency": 0}, "greater than or equal to 1"), ({"sticky_header": "X Key"}, "in lower case"),
+        ({"batching_mode": "off", "batching_max": 8}, "Leave this empty"), ({"batching_budget_ms": "nan"}, "number"),
+        ({"revision": 99}, "changed since you looked"),
+    ],
+)  # fmt: skip
+def test_settings_show_the_refusal_at_the_field_when_wrong(
+    change: dict[str, Any], text: str, browser_as: Browser, world: dict[str, Any]
+) -> None:
+    row = Endpoint.objects.get(name="digits")
+    answer = browser_as("operator").post("/endpoints/digits/settings/", SETTINGS | {"revision": row.revision} | change)
+    page = answer.content.decode()
+    assert answer.status_code == 422 and text in page and "<details open>" in page
+    assert Endpoint.objects.get(name="digits").limit_concurrency is None
+
+
+def test_settings_are_shown_and_not_changed_when_viewer(browser_as: Browser, world: dict[str, Any]) -> None:
+    page = browser_as("viewer").get("/endpoints/digits/").content.decode()
+    assert "Serving settings" in page and 'data-testid="settings-save"' not in page
+    values = SETTINGS | {"revision": Endpoint.objects.get(name="digits").revision}
+    refused = browser_as("viewer").post("/endpoints/digits/settings/", values)
+    assert refused.status_code == 403 and "does not allow this" in refused.content.decode()
+    assert browser_as("stranger").post("/endpoints/digits/settings/", values).status_code == 404
+    assert Endpoint.objects.get(name="digits").limit_concurrency is None
+
+
+def test_deploy_takes_provider_and_upstream_when_given(browser_as: Browser, world: dict[str, Any]) -> None:
+    browser = browser_as("operator")
+    browser.post(f"/rollouts/{world['rollout'].pk}/abort", {"revision": world["rollout"].revision})
+    version = world["versions"][2]
+    address = f"/deploy/?version={version.pk}"
+    values = {
+        "endpoint": "digits", "artifact": version.artifacts.filter(format="onnx").last().pk, "strategy": "standard",
+        "min_minutes": 1, "min_requests": 50, "error_percent": 5, "guard_requests": 20,
+    }  # fmt: skip
+    far = {"upstream_url": "http://triton:8000", "upstream_model": "digits"}
+    for wrong, text in (
+        (far | {"upstream_url": "http://169.254.169.254"}, "link-local and metadata"),
+        (far | {"upstream_model": ""}, "begins with a letter or digit"),
+        (far | {"provider": "cuda"}, "chooses its own hardware"),
+        ({"upstream_model": "digits"}, "Say where the other server is"),
+    ):
+        answer = browser.post(address, values | wrong)
+        assert answer.status_code == 422 and text in answer.content.decode(), text
+    assert "It runs on NVIDIA GPU" in browser.post(address, values | {"provider": "cuda"}).content.decode()
+    assert "The server at http://triton:8000 answers." in browser.post(address, values | far).content.decode()
+    assert browser.post(address, values | far | {"confirmed": "1"}).status_code == 302
+    candidate = Rollout.objects.first().candidate
+    assert (candidate.upstream["url"], candidate.upstream["timeout_s"]) == ("http://triton:8000", 10)
+    assert "→ triton:8000" in browser.get("/endpoints/digits/").content.decode()
+
+
+def test_token_has_a_quota_when_asked_for(browser_as: Browser, people: dict[str, Any]) -> None:
+    values = {"name": "app", "scope": "infer", "rate": 2.5}
+    page = browser_as("viewer").post("/settings/tokens/", values).content.decode()
+    assert "2.5/s, 3 at once" in page and Token.objects.get(name="app").burst == 3
+    wrong = browser_as("viewer").post("/settings/tokens/", {"name": "x", "scope": "infer", "burst": 5})
+    assert wrong.status_code == 422 and "A burst needs" in wrong.content.decode()

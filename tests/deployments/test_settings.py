@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from deployments import desired, rollouts, services, tuning
 from deployments.models import Deployment, Endpoint
-from registry.models import Artifact
 from serving.document import parse_document
 from slipway.accounts import services as accounts
 from slipway.accounts.models import Token
@@ -179,8 +178,8 @@ def test_place_takes_provider_and_upstream_over_the_api(project, artifacts, as_u
 
 
 def test_any_format_may_be_forwarded_and_rejected_ones_never(project, artifacts) -> None:
-    Artifact.objects.filter(pk=artifacts[0].pk).update(format="saved-model")
-    artifact = Artifact.objects.get(pk=artifacts[0].pk)
+    artifact = artifacts[0]
+    artifact.format = "saved-model"
     empty = services.endpoint_create(actor=None, project=project, name="empty")
     with pytest.raises(Problem, match="serves ONNX"):
         services.deployment_place(actor=None, endpoint=empty, artifact=artifact)

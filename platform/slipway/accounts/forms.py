@@ -10,7 +10,7 @@ from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from slipway.accounts.models import Role, Scope
+from slipway.accounts.models import LEAST_RATE, MOST_RATE, Role, Scope
 
 
 class SignInForm(AuthenticationForm):
@@ -50,6 +50,15 @@ class TokenForm(forms.Form):
     days = forms.IntegerField(
         label=_("Days until it expires"), min_value=1, max_value=3650, required=False, help_text=_("Empty: never.")
     )
+
+    rate = forms.FloatField(
+        label=_("Requests a second"), min_value=LEAST_RATE, max_value=MOST_RATE, required=False,
+        help_text=_("How often it may call endpoints, on average. Empty: as often as it likes."),
+    )  # fmt: skip
+    burst = forms.IntegerField(
+        label=_("Requests at once"), min_value=1, max_value=MOST_RATE, required=False,
+        help_text=_("What may come in one go. Empty: the requests of one second."),
+    )  # fmt: skip
 
     def expires_at(self) -> dt.datetime | None:
         days = self.cleaned_data["days"]

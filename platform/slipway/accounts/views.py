@@ -95,8 +95,9 @@ def tokens(request: SignedIn) -> HttpResponse:
 def _token(request: SignedIn, form: forms.TokenForm) -> str:
     values = form.cleaned_data
     _row, text = services.token_create(
-        user=request.user, name=values["name"], scope=values["scope"], expires_at=form.expires_at()
-    )
+        user=request.user, name=values["name"], scope=values["scope"], expires_at=form.expires_at(),
+        rate=values["rate"], burst=values["burst"],
+    )  # fmt: skip
     return text
 
 
