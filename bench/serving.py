@@ -193,6 +193,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))  # so that whatever runs is ended
     tool("wrk")
+    options.peers = options.peers and options.peers.resolve()  # servers are started in folders of their own
     os.sched_setaffinity(0, cores()[: options.cores])
     plan = QUICK if options.quick else FULL
     plan = Plan(plan.ways, options.seconds or plan.seconds, plan.alone)

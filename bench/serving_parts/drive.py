@@ -168,7 +168,7 @@ def h2load(port: int, request: Request, connections: int, seconds: float, http1:
         body.write(request.body)
         body.flush()
         command = [tool("h2load"), f"-t{min(THREADS, connections)}", f"-c{connections}", "-m1"]
-        command += [f"-D{max(1, round(seconds))}", "--warm-up-time=1", f"-d{body.name}"]
+        command += [f"-D{max(1, round(seconds))}", f"-d{body.name}"]
         command += ["--h1"] if http1 else []
         command += [word for key, value in request.headers.items() for word in ("-H", f"{key}: {value}")]
         done = _run([*command, f"http://127.0.0.1:{port}{request.path}"], seconds)
