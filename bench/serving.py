@@ -197,7 +197,9 @@ def main() -> None:
     os.sched_setaffinity(0, cores()[: options.cores])
     plan = QUICK if options.quick else FULL
     plan = Plan(plan.ways, options.seconds or plan.seconds, plan.alone)
-    wanted = [] if options.quick and not options.peer else options.peer or list(PEERS)
+    # The sections beyond plain answers, and a quick run, are about our server alone.
+    compared = set(MODELS) & set(options.only) and not options.quick
+    wanted = options.peer or (list(PEERS) if compared else [])
     versions = installed_peers(options.peers, wanted)
     facts = report.about(len(cores()), versions)
     runners = {
