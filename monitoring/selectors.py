@@ -135,6 +135,9 @@ def series(deployments: list[Deployment], seconds: int = 900) -> dict[str, Any]:
     return {"times": times, "lines": [{"deployment": pk, **lines[pk], **more[pk]} for pk in ids]}
 
 
+TWIN = ("rate", "errors", "p50", "p95", "p99", "queue", "compute", "cached", "rejected")
+
+
 def twin(data: dict[str, Any], rows: int = 15) -> list[dict[str, Any]]:
     """The newest points of `series` as rows of a table: the same figures for those who do not see charts."""
     places = [
@@ -143,9 +146,7 @@ def twin(data: dict[str, Any], rows: int = 15) -> list[dict[str, Any]]:
     return [
         {
             "at": dt.datetime.fromtimestamp(data["times"][place], dt.UTC),
-            "cells": [
-                {name: line[name][place] for name in ("rate", "errors", "p50", "p95", "p99")} for line in data["lines"]
-            ],
+            "cells": [{name: line[name][place] for name in TWIN} for line in data["lines"]],
         }
         for place in reversed(places[-rows:])
     ]

@@ -56,7 +56,22 @@ function moment(plot, at) {
   return [clock(at), ...near.map((mark) => `${clock(mark.at)} → ${mark.label}`)].join(" · ");
 }
 
-function options(place, look) {
+/** The series of a place: one for each deployment, or the parts of one deployment's time stacked on another. */
+function lines(place) {
+  const scale = Number(place.dataset.divide ?? 1);
+  const over = (values) => (scale === 1 ? values : values.map((value) => (value == null ? null : value / scale)));
+  if (!place.dataset.line) return data.lines.map((line) => ({ label: line.label, values: over(line[place.dataset.chart]) }));
+  const line = data.lines.find((one) => String(one.deployment) === place.dataset.line), below = [];
+  return place.dataset.chart.split(" ").map((name) => {
+    const own = line?.[name] ?? data.times.map(() => null);
+    const values = own.map((value, at) => (value == null ? null : (below[at] = (below[at] ?? 0) + value)));
+    return { label: root.dataset[name], values, own };
+  });
+}
+
+function options(place, look, drawn) {
+  const stacked = Boolean(place.dataset.line);
+  const colour = (index) => (stacked ? [look.series[0], look.series[3]] : look.series)[index % 4];
   const unit = place.dataset.unit;
   const short = (value) => Number(value.toPrecision(3));
   const show = (value) => (value == null ? "–" : `${short(value)}${unit ? ` ${unit}` : ""}`);
@@ -71,16 +86,18 @@ function options(place, look) {
       { ...axis, space: 60, size: 28, values: (plot, ticks) => ticks.map(clock) },
       { ...axis, size: 46, values: (plot, ticks) => ticks.map(short) },
     ],
-    legend: { markers: { width: 0, fill: (plot, index) => look.series[(index - 1) % 4] } },
+    legend: { markers: { width: 0, fill: (plot, index) => colour(index - 1) } },
+    bands: stacked ? [{ series: [2, 1], fill: `${colour(1)}55` }] : undefined,
     series: [
       { label: root.dataset.time, value: moment },
-      ...data.lines.map((line, index) => ({
+      ...drawn.map((line, index) => ({
         label: line.label,
-        stroke: look.series[index % 4],
+        stroke: colour(index),
+        fill: stacked && index === 0 ? `${colour(0)}55` : undefined,
         width: 2,
         spanGaps: false,
         points: { show: false },
-        value: (plot, value) => show(value),
+        value: (plot, value, series, at) => show(line.own && at != null ? place.parts?.[index]?.[at] : value),
       })),
     ],
     plugins: [marks(look)],
@@ -91,12 +108,13 @@ function draw() {
   if (!data) return;
   const look = colours();
   for (const place of root.querySelectorAll("[data-chart]")) {
-    const columns = [data.times, ...data.lines.map((line) => line[place.dataset.chart])];
-    const shape = data.lines.map((line) => line.label).join("|");
+    const drawn = lines(place), columns = [data.times, ...drawn.map((line) => line.values)];
+    place.parts = drawn.map((line) => line.own);
+    const shape = drawn.map((line) => line.label).join("|");
     const known = plots.get(place);
     if (known && known.shape === shape) { known.plot.setData(columns); continue; }
     known?.plot.destroy();
-    plots.set(place, { shape, plot: new window.uPlot(options(place, look), columns, place) });
+    plots.set(place, { shape, plot: new window.uPlot(options(place, look, drawn), columns, place) });
   }
 }
 

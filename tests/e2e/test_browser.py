@@ -227,6 +227,15 @@ def test_playground_sends_one_text_a_line_when_the_model_takes_strings(person: P
     expect(page.get_by_test_id("calls")).to_contain_text("tritonclient.http")
 
 
+def test_endpoint_shows_what_serves_it_when_it_answered(person: Person) -> None:
+    page = person.page
+    person.see("/endpoints/play-image/")
+    expect(page.get_by_test_id("replicas")).to_contain_text("up to date", timeout=20_000)
+    expect(page.get_by_test_id("loads")).to_contain_text("version 1")
+    expect(page.get_by_test_id("batches")).to_contain_text("100.0 %", timeout=20_000)
+    expect(page.locator("[data-chart='compute queue'] canvas")).to_have_count(1, timeout=20_000)
+
+
 def test_traffic_comes_back_when_a_rollout_is_aborted_by_click(person: Person, files: Path, stack: Stack) -> None:
     page = person.page
     upload(person, files / "small-2.onnx")

@@ -14,7 +14,9 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from deployments import selectors as deployed
+from deployments.servers import load_of
 from monitoring import selectors as monitoring
+from monitoring.performance import performance
 from slipway.environment import environment
 
 register = template.Library()
@@ -71,7 +73,7 @@ def result_link(name: str, value: Any) -> SafeString | str:
 @register.simple_tag
 def endpoint_figures(deployments: list[Any]) -> dict[str, Any]:
     """Rows of an endpoint's deployments with figures, and both split bars with their words."""
-    figures = monitoring.traffic([row.pk for row in deployments], minutes=5)
+    figures = performance([row.pk for row in deployments], minutes=5)
     total = sum(row["requests"] for row in figures.values())
     rows = []
     for index, row in enumerate(deployments):
@@ -121,15 +123,71 @@ def output_histograms(deployments: list[Any]) -> list[dict[str, Any]]:
 
 
 @register.simple_tag
-def chart_names(only: str = "") -> list[tuple[str, str, str]]:
-    """(series, title, unit) of the charts of a page."""
+def load_rows(rows: list[dict[str, Any]], servers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `endpoint_figures` with what the living processes measured of each deployment (`load`)."""
+    load = load_of([row["deployment"] for row in rows], servers)
+    most = max((one["memory_bytes"] for one in load.values()), default=0) or 1
+    return [
+        {**row, "load": load[pk], "memory_percent": 100 * load[pk]["memory_bytes"] / most}
+        for row in rows
+        for pk in [row["deployment"].pk]
+    ]
+
+
+@register.simple_tag
+def batch_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """[{size, cells: [{runs, share, bar}]}]: how many requests shared a model run, for each deployment."""
+    sizes = sorted({one["size"] for row in rows for one in row["batches"]})
+    top = max((one["share"] for row in rows for one in row["batches"]), default=0) or 1
+    none = {"runs": 0, "share": 0}
+    found = []
+    for size in sizes:
+        cells = [next((one for one in row["batches"] if one["size"] == size), none) for row in rows]
+        found.append({"size": size, "cells": [{**cell, "bar": 100 * cell["share"] / top} for cell in cells]})
+    return found
+
+
+@register.filter
+def deployment_label(deployment: Any) -> str:
+    """How charts and tables name a deployment."""
+    return deployed.label_of(deployment)
+
+
+@register.filter
+def per_second(per_minute: float | None) -> float | None:
+    """A rate a minute as a rate a second."""
+    return None if per_minute is None else per_minute / 60
+
+
+@register.simple_tag
+def any_of(rows: list[dict[str, Any]], name: str) -> bool:
+    """Whether a figure is there, and not 0, in any of the rows."""
+    return any(row.get(name) for row in rows)
+
+
+@register.simple_tag
+def behind(server: Any, generation: int) -> tuple[str, str]:
+    """(tone, words): whether a process has the newest desired state."""
+    count = generation - server.generation
+    if count <= 0:
+        return "ok", _("up to date")
+    return "wait", _("one change behind") if count == 1 else _("%(n)d changes behind") % {"n": count}
+
+
+@register.simple_tag
+def chart_names(only: str = "", rows: Any = ()) -> list[tuple[str, str, str]]:
+    """(series, title, unit) of the charts of a page; the cache's and the limits' only where there is something."""
     charts = [
-        ("rate", _("Requests per minute"), ""),
+        ("rate", _("Requests per second"), ""),
         ("errors", _("Errors, %(unit)s") % {"unit": "%"}, "%"),
         ("p50", _("p50 latency, ms"), "ms"),
         ("p95", _("p95 latency, ms"), "ms"),
         ("p99", _("p99 latency, ms"), "ms"),
     ]
+    if any_of(rows, "cache_hits"):
+        charts.append(("cached", _("Answered from the cache, %(unit)s") % {"unit": "%"}, "%"))
+    if any_of(rows, "rejected"):
+        charts.append(("rejected", _("Refused by a limit, per minute"), ""))
     return [chart for chart in charts if not only or chart[0] == only]
 
 
