@@ -12,10 +12,14 @@ if TYPE_CHECKING:
     from serving.model import Model, Tensor
 
 SIZES = (2, 4, 8, 16, 32, 64)
+# Trial inputs stay below so many bytes: they, and what the model makes of them, take memory that stays taken.
+MAX_TRIAL = 1 << 20
 # A shared run has to give so many times the rows per second of single ones, or it is not worth its delay.
 WORTH = 1.25
-# All measuring of one model takes no longer than about this (seconds).
-_ENOUGH_S = 0.5
+# When this many rows gain nothing, more will not.
+_HOPELESS = (4, 1.1)
+# All measuring of one model takes no longer than about this (seconds): others are being served meanwhile.
+_ENOUGH_S = 0.2
 _ROUNDS = 3
 
 
@@ -42,10 +46,12 @@ def measure(model: Model) -> Evidence:
         return Evidence((), reason)
     rng = np.random.default_rng(0)
     try:
-        single = {tensor.name: _rows(tensor, SIZES[-1], rng) for tensor in model.inputs}
-        if not _independent(model, single):
+        row = sum(_rows(tensor, 1, rng).nbytes for tensor in model.inputs)
+        most = min(SIZES[-1], max(3, MAX_TRIAL // max(1, row)))
+        rows = {tensor.name: _rows(tensor, most, rng) for tensor in model.inputs}
+        if not _independent(model, rows):
             return Evidence((), "off: rows of one run influence each other")
-        return _timed(model, single)
+        return _timed(model, rows, most)
     except Exception as error:
         return Evidence((), f"off: a trial run failed ({type(error).__name__})")
 
@@ -85,13 +91,13 @@ def _independent(model: Model, feeds: dict[str, np.ndarray]) -> bool:
     return True
 
 
-def _timed(model: Model, feeds: dict[str, np.ndarray]) -> Evidence:
+def _timed(model: Model, feeds: dict[str, np.ndarray], most: int) -> Evidence:
     began = time.perf_counter()
     best: dict[int, float] = {}
+    sizes = [1, *(size for size in SIZES if size <= max(most, 2))]
     for _ in range(_ROUNDS):
-        for rows in (1, *SIZES):
-            # What one row takes bounds what many will: no run that would itself take all the time there is.
-            if best and best[1] * rows > _ENOUGH_S:
+        for rows in sizes:
+            if rows > 1 and _pointless(best, rows):
                 break
             part = {name: array[:rows] for name, array in feeds.items()}
             start = time.perf_counter()
@@ -100,9 +106,18 @@ def _timed(model: Model, feeds: dict[str, np.ndarray]) -> Evidence:
             best[rows] = min(taken, best.get(rows, taken))
         if time.perf_counter() - began > _ENOUGH_S:
             break
+    if len(best) == 1:
+        return Evidence((), "off: a single run takes too long already")
     rates = {rows: rows / taken for rows, taken in best.items()}
     gain, at = max((rate / rates[1], rows) for rows, rate in rates.items())
     if gain < WORTH:
         return Evidence((), f"off: {at} rows together give {gain:.2f} times the rows per second of one")
     worth = tuple((rows, best[rows] * 1e6) for rows in sorted(rates) if rows > 1 and rates[rows] >= WORTH * rates[1])
     return Evidence(worth, f"on: {at} rows together give {gain:.2f} times the rows per second of one")
+
+
+def _pointless(best: dict[int, float], rows: int) -> bool:
+    """Whether a trial with so many rows would take all the time there is, or fewer have shown no gain."""
+    few, gain = _HOPELESS
+    tried = best.get(few)
+    return best[1] * rows > _ENOUGH_S or (rows > few and tried is not None and few / tried < gain / best[1])

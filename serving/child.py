@@ -65,6 +65,9 @@ def run_child(options: Options, index: int, port: int, run_folder: Path) -> None
         logging.getLogger(noisy).setLevel(logging.WARNING)
     import uvloop
 
+    # A thread that wants the interpreter's lock waits this long for it: the event loop must not wait 5 ms for the
+    # thread that loads a model.
+    sys.setswitchinterval(0.0005)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(options, index, port, run_folder))
     # Threads that hang in a model must not keep the process: everything worth saving is saved.

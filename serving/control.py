@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import httpx
 
 MAX_DOCUMENT = 64 << 20
+_PIECE = 1 << 20
 
 
 class ControlError(Exception):
@@ -72,15 +74,29 @@ class Control:
         except (ValueError, RecursionError) as error:
             raise ControlError("the desired state is not JSON") from error
 
-    def artifact(self, sha256: str) -> Iterator[bytes]:
-        """Bytes of an artifact in chunks. Raises ControlError."""
+    def artifact(self, sha256: str) -> Iterator[memoryview]:
+        """Bytes of an artifact in chunks, each valid until the next. Raises ControlError.
+
+        Read in large pieces into one buffer: a client that hands on small ones would hold the interpreter's
+        lock, and with it the event loop's answers, for all of a large download."""
+        scheme, _, host = self._url.partition("://")
+        kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
+        host, slash, prefix = host.partition("/")
+        connection = kind(host, timeout=30)
         try:
-            with self._client.stream("GET", f"/api/v1/serving/artifacts/{sha256}", headers=self._headers()) as answer:
-                if answer.status_code != 200:
-                    raise ControlError(f"the control plane answered {answer.status_code} for artifact {sha256[:12]}")
-                yield from answer.iter_bytes(1 << 20)
-        except httpx.HTTPError as error:
+            connection.request("GET", f"{slash}{prefix}/api/v1/serving/artifacts/{sha256}", headers=self._headers())
+            answer = connection.getresponse()
+            if answer.status != 200:
+                raise ControlError(f"the control plane answered {answer.status} for artifact {sha256[:12]}")
+            whole = memoryview(bytearray(_PIECE))
+            while count := answer.readinto(whole):
+                yield whole[:count]
+            if answer.length:
+                raise ControlError(f"artifact {sha256[:12]}: the download ended early")
+        except (OSError, http.client.HTTPException) as error:
             raise ControlError(f"artifact {sha256[:12]}: download failed: {type(error).__name__}") from error
+        finally:
+            connection.close()
 
     def report(self, payload: bytes) -> None:
         """Post one report. Raises ControlError; its `permanent` says that sending it again is useless."""

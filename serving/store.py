@@ -57,7 +57,7 @@ class Store:
             return None
         return data
 
-    def obtain(self, sha256: str, size: int, download: Callable[[str], Iterable[bytes]] | None) -> bytes:
+    def obtain(self, sha256: str, size: int, download: Callable[[str], Iterable[bytes | memoryview]] | None) -> bytes:
         """Verified bytes, from the cache or else from `download(sha256)`, which yields chunks.
 
         Processes take turns, so that each artifact is downloaded once. Raises StoreError, OSError and
@@ -77,7 +77,7 @@ class Store:
             raise StoreError(f"artifact {sha256[:12]} did not read back as it was written")
         return data
 
-    def _store(self, sha256: str, size: int, chunks: Iterable[bytes]) -> None:
+    def _store(self, sha256: str, size: int, chunks: Iterable[bytes | memoryview]) -> None:
         temporary = self.artifacts / f".{sha256}.{os.getpid()}.tmp"
         digest, written = hashlib.sha256(), 0
         limit = size or MAX_ARTIFACT

@@ -106,7 +106,7 @@ def web_server(folder: Path, mlflow_url: str, env: dict[str, str]) -> Iterator[t
     """The web process as the Procfile starts it. Yields (address, process id)."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "slipway.asgi:application", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--loop", "uvloop", "--http", "serving.protocol_http:Protocol", "--ws", "none"]
+    command += ["--port", str(port), "--loop", "uvloop", "--http", "slipway.heads:Protocol", "--ws", "none"]
     command += ["--no-access-log", "--no-server-header", "--timeout-graceful-shutdown", "3"]
     env = {**env, "SLIPWAY_MLFLOW_URL": mlflow_url, "SLIPWAY_PORT": str(port)}
     with process(command, folder / "web.log", env) as child:
