@@ -61,8 +61,6 @@ def _unfit(model: Model) -> str:
         return "off: it has sequences, maps or optional tensors"
     if model.cost_us is None:
         return "off: a trial run failed"
-    if model.inline_elements:
-        return "off: a single run is cheaper than handing it to a thread"
     for tensor in (*model.inputs, *model.outputs):
         if tensor.datatype.name in ("BYTES", "BF16"):
             return f"off: {tensor.name!r} is {tensor.datatype.name}"

@@ -11,10 +11,11 @@ import logging
 import secrets
 import time
 from functools import partial
+from typing import Any
 
 from serving.call import Call, ModelFailure
 from serving.compute import Completions
-from serving.lane import Lane, run_alone
+from serving.lane import Lane, kind_of, run_alone, run_some
 from serving.model import Model
 from serving.protocol.errors import BadInput, ServingError
 from serving.runtime import Runtime
@@ -33,6 +34,7 @@ class Dataplane:
         self.runtime = runtime
         self._loop = loop
         self._completions = Completions(loop, self._returned)
+        self._at_hand: list[Call] = []
         self._forwarding: set[asyncio.Task[None]] = set()
 
     def endpoint(self, name: str, authorization: bytes | None) -> Endpoint:
@@ -71,6 +73,9 @@ class Dataplane:
             call.input_s = time.perf_counter() - call.start
             if not self._admit(call):
                 if call.inline():
+                    if call.batch_limit() > 1:
+                        self._soon(call)
+                        return
                     call.run()
                 else:
                     self._lane(call.model()).add(call)
@@ -80,6 +85,24 @@ class Dataplane:
         except Exception as error:
             call.error = _unexpected(error)
         self._returned(call)
+
+    def _soon(self, call: Call) -> None:
+        """Run a cheap call when the loop has read what else is there: what came in meanwhile shares its run."""
+        self._at_hand.append(call)
+        if len(self._at_hand) == 1:
+            self._loop.call_soon(self._run_at_hand)
+
+    def _run_at_hand(self) -> None:
+        calls, self._at_hand = self._at_hand, []
+        begun = time.perf_counter()
+        groups: dict[tuple[Any, ...], list[Call]] = {}
+        for call in calls:
+            call.queue_s = begun - call.start - call.input_s
+            groups.setdefault((id(call.deployment), *kind_of(call)), []).append(call)
+        for group in groups.values():
+            run_some(group)
+        for call in calls:
+            self._returned(call)
 
     def _in_pool(self, call: Call) -> None:
         begun = time.perf_counter()

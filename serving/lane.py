@@ -62,10 +62,10 @@ class Lane:
             taken = [call]
             limit = call.batch_limit()
             if limit > 1 and self._waiting:
-                rows, kind = call.rows, _kind(call)
+                rows, kind = call.rows, kind_of(call)
                 while self._waiting:
                     other, since = self._waiting[0]
-                    if rows + other.rows > limit or other.batch_limit() < limit or _kind(other) != kind:
+                    if rows + other.rows > limit or other.batch_limit() < limit or kind_of(other) != kind:
                         break
                     self._waiting.popleft()
                     other.queue_s += now - since
@@ -74,9 +74,9 @@ class Lane:
             return taken
 
 
-def _kind(call: Call) -> tuple[Any, ...]:
+def kind_of(call: Call) -> tuple[Any, ...]:
     """Calls of the same kind fit into one run: same outputs, same inputs but for the number of rows."""
-    return (call.asked, [(name, array.shape[1:]) for name, array in call.feeds.items()])
+    return (tuple(call.asked), *[(name, array.shape[1:]) for name, array in call.feeds.items()])
 
 
 def run_alone(call: Call) -> None:
@@ -88,6 +88,20 @@ def run_alone(call: Call) -> None:
         call.error = error.with_traceback(None)
     except Exception as error:
         call.error = call.failure(error).with_traceback(None)
+
+
+def run_some(calls: list[Call]) -> None:
+    """Run calls of one deployment and kind, sharing runs as far as its limit goes."""
+    limit = calls[0].batch_limit()
+    part: list[Call] = []
+    rows = 0
+    for call in calls:
+        if part and rows + call.rows > limit:
+            run_together(part) if len(part) > 1 else run_alone(part[0])
+            part, rows = [], 0
+        part.append(call)
+        rows += call.rows
+    run_together(part) if len(part) > 1 else run_alone(part[0])
 
 
 def run_together(calls: list[Call]) -> None:

@@ -96,6 +96,13 @@ class Model:
             return result
         return self._run_special(names, feeds, None)
 
+    def shared_rows(self, limit: int, budget_ms: float) -> int:
+        """Rows that may share a run within a limit and a time; 1 for never. What runs in the event loop stays
+        short even so."""
+        if self.inline_elements:
+            budget_ms = min(budget_ms, 2 * THREAD_HOP_US / 1000)
+        return self.batching.most(limit, budget_ms)
+
     def _run_special(
         self, names: list[str], feeds: dict[str, np.ndarray], options: ort.RunOptions | None
     ) -> list[np.ndarray]:

@@ -101,7 +101,7 @@ class Endpoint:
         for deployment in self.deployments:
             if deployment.model is not None:
                 wish = spec.batching
-                deployment.batch_most = deployment.model.batching.most(wish.most, wish.budget_ms)
+                deployment.batch_most = deployment.model.shared_rows(wish.most, wish.budget_ms)
         ready = [d for d in self.deployments if d.answers]
         # Newest first: when its weight grows, callers it already had stay with it.
         live = sorted(

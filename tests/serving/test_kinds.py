@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
-from pathlib import Path
 
+import httpx
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -162,7 +163,24 @@ def test_batching_is_on_by_evidence_and_off_where_rows_influence_each_other() ->
     assert "is fixed" in measure(fixed).why
 
 
-def test_batching_is_off_when_the_model_is_cheap(tmp_path: Path) -> None:
-    model = load_model(kinds.with_default().SerializeToString())
-    model.warm()
-    assert model.batching.most(64, 1e9) == 1
+def test_cheap_calls_that_come_together_share_a_run_and_get_their_own_rows(server: Server) -> None:
+    row = {"name": "x", "datatype": "FP32", "shape": [1, 64]}
+    session = ort.InferenceSession(kinds.mlp(1, 64).SerializeToString(), providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(1)
+    address = httpx.URL(server.url)
+    for _ in range(20):
+        values = rng.normal(size=(24, 64)).astype(np.float32)
+        connections = [socket.create_connection((address.host, address.port), 20) for _ in values]
+        for connection, one in zip(connections, values, strict=True):
+            body = json.dumps({"inputs": [{**row, "data": one.tolist()}]}).encode()
+            head = f"POST /v2/models/external/infer HTTP/1.1\r\nhost: a\r\ncontent-length: {len(body)}\r\n\r\n"
+            connection.sendall(head.encode() + body)
+        expected = session.run(None, {"x": values})[0]
+        for connection, wanted in zip(connections, expected, strict=True):
+            with connection:
+                text = connection.recv(1 << 16)
+            outputs = json.loads(text.partition(b"\r\n\r\n")[2])["outputs"]
+            assert np.allclose(outputs[0]["data"], wanted, atol=1e-5)
+    stats = server.client.get("/v2/models/external/stats").json()["model_stats"][0]
+    assert stats["execution_count"] < stats["inference_count"]
+    assert max(item["batch_size"] for item in stats["batch_stats"]) > 1
