@@ -18,6 +18,8 @@ MAX_TRIAL = 1 << 20
 WORTH = 1.25
 # When this many rows gain nothing, more will not.
 _HOPELESS = (4, 1.1)
+# A model slower than this (microseconds) would make others wait for a shared run.
+_SLOW_US = 25_000.0
 # All measuring of one model takes no longer than about this (seconds): others are being served meanwhile.
 _ENOUGH_S = 0.2
 _ROUNDS = 3
@@ -61,6 +63,8 @@ def _unfit(model: Model) -> str:
         return "off: it has sequences, maps or optional tensors"
     if model.cost_us is None:
         return "off: a trial run failed"
+    if model.cost_us > _SLOW_US:
+        return "off: a single run takes long enough"
     for tensor in (*model.inputs, *model.outputs):
         if tensor.datatype.name in ("BYTES", "BF16"):
             return f"off: {tensor.name!r} is {tensor.datatype.name}"
@@ -104,8 +108,6 @@ def _timed(model: Model, feeds: dict[str, np.ndarray], most: int) -> Evidence:
             best[rows] = min(taken, best.get(rows, taken))
         if time.perf_counter() - began > _ENOUGH_S:
             break
-    if len(best) == 1:
-        return Evidence((), "off: a single run takes too long already")
     rates = {rows: rows / taken for rows, taken in best.items()}
     gain, at = max((rate / rates[1], rows) for rows, rate in rates.items())
     if gain < WORTH:

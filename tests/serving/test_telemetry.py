@@ -52,7 +52,7 @@ def test_report_has_the_shape_of_the_contract_when_sent(serve: Serve, control: C
     state = report["deployments"]["12"]
     assert set(state) == {"state", "reason", "sha256", "memory_bytes", "cost_us", "batching", "provider"}
     assert state["memory_bytes"] > 0 and state["cost_us"] > 0 and state["provider"] == "cpu"
-    assert state["batching"]["max"] == 1 and state["batching"]["why"]
+    assert state["batching"]["max"] >= 1 and state["batching"]["why"]
     windows = [w for r in control.accepted.values() for w in r["windows"]]
     assert all(w["start"] % 5 == 0 and w["deployment"] == "12" for w in windows)
     assert all(sum(w["latency"].values()) == w["requests"] for w in windows)
