@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from serving.compute import Cores
 from serving.options import Options
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def run_child(options: Options, index: int, port: int, run_folder: Path) -> None:
+def run_child(options: Options, index: int, port: int, run_folder: Path, cores: Cores) -> None:
     """Serve until SIGTERM; ends the process with 0 after a drain."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=f"serving[{index}] %(levelname)s %(message)s")
     for noisy in ("httpx", "uvicorn.error"):
@@ -69,14 +70,14 @@ def run_child(options: Options, index: int, port: int, run_folder: Path) -> None
     # thread that loads a model.
     sys.setswitchinterval(0.0005)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(options, index, port, run_folder))
+        runner.run(_serve(options, index, port, run_folder, cores))
     # Threads that hang in a model must not keep the process: everything worth saving is saved.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
-async def _serve(options: Options, index: int, port: int, run_folder: Path) -> None:
+async def _serve(options: Options, index: int, port: int, run_folder: Path, cores: Cores) -> None:
     from serving.agent import Agent
     from serving.app import App
     from serving.control import Control
@@ -90,7 +91,7 @@ async def _serve(options: Options, index: int, port: int, run_folder: Path) -> N
     from serving.wire import Wire
 
     loop = asyncio.get_running_loop()
-    runtime = Runtime(options, index, Snapshots(run_folder, index))
+    runtime = Runtime(options, index, Snapshots(run_folder, index), cores)
     wire = Wire(runtime, loop)
     config = uvicorn.Config(
         App(wire),

@@ -1,4 +1,7 @@
-"""Threads that run models, as wide as the machine: connections spread unevenly over the processes.
+"""Threads that read large requests and run models.
+
+A process has its share of the machine's cores for itself, and borrows more while other processes leave theirs
+idle: connections spread unevenly, but two runs on one core only get in each other's way.
 
 Leaner than concurrent.futures: a job is a plain callable, and what is done comes back to the event loop in one
 wake-up for all that piled up.
@@ -8,39 +11,94 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import mmap
+import struct
 import threading
 from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 log = logging.getLogger("serving.compute")
 
 Job = Callable[[], None]
+_SLOT = struct.Struct("<i")
+
+
+class Cores:
+    """How many cores each process uses now, in memory shared by all of them; made before the fork."""
+
+    def __init__(self, count: int, processes: int) -> None:
+        self.count = count
+        self.share = max(1, count // processes)
+        self._processes = processes
+        self._map = mmap.mmap(-1, _SLOT.size * processes)
+
+    def set(self, process: int, running: int) -> None:
+        """Say how many runs a process has going; of a dead one nobody else would."""
+        _SLOT.pack_into(self._map, process * _SLOT.size, running)
+
+    def idle(self) -> bool:
+        """Whether some core has no run."""
+        return sum(_SLOT.unpack_from(self._map, i * _SLOT.size)[0] for i in range(self._processes)) < self.count
 
 
 class Compute:
-    """`width` daemon threads with one first-in-first-out queue."""
+    """The compute threads of one process, with one first-in-first-out queue."""
 
-    def __init__(self, width: int, name: str = "compute") -> None:
+    def __init__(self, cores: Cores, process: int) -> None:
+        self._cores = cores
+        self._process = process
         self._jobs: SimpleQueue[Job] = SimpleQueue()
-        self.width = width
-        for number in range(width):
-            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True).start()
+        self._calls: SimpleQueue[None] = SimpleQueue()  # to the spare threads
+        self._running = 0
+        self._lock = threading.Lock()
+        self._spare = cores.count - cores.share
+        cores.set(process, 0)
+        for number in range(cores.count):
+            work = self._work if number < cores.share else self._help
+            threading.Thread(target=work, name=f"compute-{number}", daemon=True).start()
 
     def submit(self, job: Job) -> None:
         """Run a job in one of the threads. The job handles its own errors."""
         self._jobs.put(job)
+        if self._running >= self._cores.share:
+            self._call_help()
+
+    def _call_help(self) -> None:
+        """Wake a spare thread if a core is idle while jobs wait."""
+        if self._spare and self._calls.empty() and not self._jobs.empty() and self._cores.idle():
+            self._calls.put(None)
 
     def _work(self) -> None:
         while True:
-            job = self._jobs.get()
-            try:
-                job()
-            except Exception:  # a thread must outlive whatever a job missed
-                log.exception("a compute job failed")
-            finally:
-                del job  # an idle thread must not keep the last request alive
+            self._run(self._jobs.get())
+            self._call_help()
+
+    def _help(self) -> None:
+        while True:
+            self._calls.get()
+            while self._cores.idle():
+                try:
+                    job = self._jobs.get_nowait()
+                except Empty:
+                    break
+                self._run(job)
+                del job
+
+    def _run(self, job: Job) -> None:
+        self._count(1)
+        try:
+            job()
+        except Exception:  # a thread must outlive whatever a job missed
+            log.exception("a compute job failed")
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._running += change
+            self._cores.set(self._process, self._running)
 
 
 class Completions:

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from serving.compute import Compute
+from serving.compute import Compute, Cores
 from serving.limits import Ledger
 from serving.metrics import Snapshots, snapshot
 from serving.options import Options
@@ -23,7 +23,7 @@ BODY_BUDGET = 4
 class Runtime:
     """State of a process. Everything but `table` (read and replaced whole) belongs to the loop's thread."""
 
-    def __init__(self, options: Options, index: int, snapshots: Snapshots) -> None:
+    def __init__(self, options: Options, index: int, snapshots: Snapshots, cores: Cores | None = None) -> None:
         self.options = options
         self.index = index
         self.table = Table(0, {})
@@ -33,8 +33,7 @@ class Runtime:
         self.mirror = Mirror(self.recorder)
         self.responses: Counter[tuple[str, int]] = Counter()
         self.snapshots = snapshots
-        # As wide as the machine, not as this process's share: connections spread unevenly over processes.
-        self.compute = Compute(len(os.sched_getaffinity(0)))
+        self.compute = Compute(cores or Cores(len(os.sched_getaffinity(0)), index + 1), index)
         self.shared = Shared(Ledger(snapshots.folder / "quotas"))
         self.body_budget = options.max_body * BODY_BUDGET
         self.body_bytes = 0

@@ -24,6 +24,7 @@ import simdjson  # noqa: F401
 import uvicorn.protocols.http.httptools_impl  # noqa: F401
 
 from serving.child import die_with_parent, run_child
+from serving.compute import Cores
 from serving.options import Options
 
 # A child that lived shorter than this failed to start: the next one waits, longer each time.
@@ -55,6 +56,7 @@ class Supervisor:
         self.options = options
         self.port = port
         self.run_folder = run_folder
+        self.cores = Cores(len(os.sched_getaffinity(0)), options.processes)
         self.children: dict[int, tuple[int, float]] = {}  # pid -> (index, started)
         self.due: dict[int, float] = {}  # index -> when to start it
         self.quick_deaths: dict[int, int] = {}
@@ -90,7 +92,7 @@ class Supervisor:
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, set())
             die_with_parent(parent)
-            run_child(self.options, index, self.port, self.run_folder)
+            run_child(self.options, index, self.port, self.run_folder, self.cores)
             code = 0
         except BaseException:  # the fork must end here, not go on as a second parent
             traceback.print_exc()
@@ -110,6 +112,7 @@ class Supervisor:
             if found is None:
                 continue
             index, started = found
+            self.cores.set(index, 0)
             if self.stopping:
                 continue
             quick = time.monotonic() - started < QUICK_DEATH_S
