@@ -20,6 +20,7 @@ from serving.runtime import Runtime
 from serving.store import Store, StoreError
 from serving.table import Deployment, Endpoint, Table
 from serving.trust import Trust, TrustError
+from serving.upstream import UpstreamError
 
 log = logging.getLogger("serving.agent")
 
@@ -152,8 +153,11 @@ class Agent(threading.Thread):
                 try:
                     # Of what is loaded already, too: the same bytes may come with another signature.
                     self.trust.check(placement)
-                    self._load(placement, download=not from_disk)
-                except (ModelError, StoreError, TrustError, ControlError, OSError) as error:
+                    if placement.upstream is None:
+                        self._load(placement, download=not from_disk)
+                    elif not from_disk:  # at the start it is believed: who knows what else is down
+                        self.runtime.shared.upstream(placement.upstream).check()
+                except (ModelError, StoreError, TrustError, ControlError, UpstreamError, OSError) as error:
                     reason = error.strerror if isinstance(error, OSError) else str(error)
                     failed[placement.id] = (reason or type(error).__name__)[:300]
                     self.runtime.load_failures += 1
@@ -192,26 +196,25 @@ class Agent(threading.Thread):
         return model
 
     def _endpoint(self, spec: EndpointSpec, former: Endpoint | None, failed: dict[str, str]) -> Endpoint:
-        deployments = [
-            Deployment(
-                spec.name,
-                p,
-                self._models.get(_key(p)) if p.id not in failed else None,
-                failed.get(p.id, ""),
-            )
-            for p in spec.deployments
-        ]
+        deployments = [self._deployment(spec.name, p, failed.get(p.id, "")) for p in spec.deployments]
         # A shadow or spare that fails must not hold up a change of weights: it may be a rollback.
         broken = any(p.id in failed and p.mode == "live" and p.weight > 0 for p in spec.deployments)
         if broken and former is not None and former.live:
-            kept = [d for d in former.deployments if d.model is not None]
+            kept = [d for d in former.deployments if d.answers]
             # Who may call is never held back: a token that was taken away stops working now.
             return Endpoint(spec, kept, self.runtime.shared)
         return Endpoint(spec, deployments, self.runtime.shared)
 
+    def _deployment(self, endpoint: str, placement: Placement, reason: str) -> Deployment:
+        model = self._models.get(_key(placement)) if placement.upstream is None and not reason else None
+        deployment = Deployment(endpoint, placement, model, reason)
+        if placement.upstream is not None and not reason:
+            deployment.upstream = self.runtime.shared.upstream(placement.upstream)
+        return deployment
+
     def _swap(self, table: Table) -> None:
         former = self.runtime.swap_blocking(self.loop, table)
-        gone = [d for i, d in former.deployments().items() if i not in table.deployments() and d.model]
+        gone = [d for i, d in former.deployments().items() if i not in table.deployments() and d.answers]
         self._draining.append((former, gone))
 
     def _save(self, document: Document, table: Table) -> None:
@@ -220,7 +223,9 @@ class Agent(threading.Thread):
         raw = [
             {
                 **spec.raw,
-                "deployments": [_raw_placement(d.placement) for d in table.endpoints[spec.name].deployments if d.model],
+                "deployments": [
+                    _raw_placement(d.placement) for d in table.endpoints[spec.name].deployments if d.answers
+                ],
             }
             if _held(spec, table.endpoints[spec.name])
             else spec.raw
@@ -253,7 +258,7 @@ class Agent(threading.Thread):
                 status[ident] = _entry("failed", reason, wished[ident].sha256, 0)
         text, named = self._refusal or ("", set())
         for ident, deployment in current.items():
-            if deployment.model is not None and ident not in failed:
+            if deployment.answers and ident not in failed:
                 status[ident] = _state(deployment, "ready", text)
         for ident in named - status.keys():
             status[ident] = _entry("failed", text, "", 0)

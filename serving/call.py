@@ -14,9 +14,9 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from serving.limits import Gate
 from serving.model import Model
 from serving.protocol.errors import BadInput, ServingError
-from serving.table import Deployment, Endpoint, Table
 
 if TYPE_CHECKING:
+    from serving.table import Deployment, Endpoint, Table
     from serving.upstream import Upstream
 
 log = logging.getLogger("serving.call")

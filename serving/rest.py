@@ -127,7 +127,12 @@ class RestCall(Call):
         return encode(deployment.opening, envelope, self.model(), self.names, arrays)
 
     async def forward(self, upstream: Upstream) -> Encoded:
-        return await upstream.rest(self.body, self.asking)
+        deployment, asked = self.deployment, self.asking
+        assert deployment is not None
+        headers = {"content-type": asked.content_type.decode("latin-1"), "x-request-id": self.request_id.decode()}
+        if asked.json_size is not None:
+            headers["inference-header-content-length"] = asked.json_size.decode()
+        return await upstream.rest(deployment.endpoint, deployment.version, self.body, headers)
 
     def forget(self) -> None:
         self.body = b""

@@ -27,6 +27,7 @@ class Runtime:
         self.options = options
         self.index = index
         self.table = Table(0, {})
+        self._closing: set[asyncio.Task[None]] = set()
         self.loaded = False  # a first table was put in place
         self.draining = False
         self.recorder = Recorder()
@@ -50,6 +51,11 @@ class Runtime:
         self.loaded = True
         alive = {d.id for d in table.deployments().values() if d.placement.mode == "shadow"}
         self.mirror.forget(alive)
+        used = {d.placement.upstream for d in table.deployments().values() if d.placement.upstream is not None}
+        for upstream in self.shared.forget(used):
+            task = asyncio.get_running_loop().create_task(upstream.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
         return former
 
     def snapshot(self) -> dict[str, Any]:
@@ -58,6 +64,9 @@ class Runtime:
             "generation": self.table.generation,
             "inflight_requests": self.table.inflight,
             "models_loaded": sum(d.model is not None for d in self.table.deployments().values()),
+            "upstreams_open": sum(
+                d.upstream is not None and d.upstream.breaker.open for d in self.table.deployments().values()
+            ),
             "uptime_seconds": round(time.time() - self.started, 1),
         }
         if self.options.control_url:
@@ -69,6 +78,8 @@ class Runtime:
             "telemetry_reports_failed": self.reports_failed,
             "shadow_requests_dropped": self.mirror.dropped,
             "model_load_failures": self.load_failures,
+            "cache_hits": sum(cache.hits for cache in self.shared.cached().values()),
+            "cache_misses": sum(cache.misses for cache in self.shared.cached().values()),
         }
         return snapshot(self.snapshots.base, self.recorder.totals(), counters, dict(self.responses), gauges, self.index)
 

@@ -7,18 +7,15 @@ import hashlib
 import hmac
 import random
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from serving.cache import ResponseCache
-from serving.document import EndpointSpec, Placement
+from serving.document import EndpointSpec, Placement, UpstreamSpec
 from serving.limits import Gate, Ledger, Quota
 from serving.model import Model
 from serving.protocol.encode import opening
 from serving.protocol.errors import ServingError
 from serving.protocol.template import Templates
-
-if TYPE_CHECKING:
-    from serving.upstream import Upstream
+from serving.upstream import Upstream
 
 # Authorization headers known to be right are remembered, up to so many for an endpoint.
 _REMEMBERED = 1024
@@ -32,6 +29,7 @@ class Shared:
     def __init__(self, ledger: Ledger | None = None) -> None:
         self.ledger = ledger or Ledger(None)
         self._caches: dict[str, ResponseCache] = {}
+        self._upstreams: dict[UpstreamSpec, Upstream] = {}
 
     def cache(self, spec: EndpointSpec) -> ResponseCache | None:
         """The endpoint's cache as its spec wants it, the present one where it already is so."""
@@ -42,6 +40,17 @@ class Shared:
         if held is None or (held.max_bytes, held.ttl_s) != spec.cache:
             held = self._caches[spec.name] = ResponseCache(*spec.cache)
         return held
+
+    def upstream(self, spec: UpstreamSpec) -> Upstream:
+        """The upstream of a spec, the present one where there is one."""
+        held = self._upstreams.get(spec)
+        if held is None:
+            held = self._upstreams[spec] = Upstream(spec)
+        return held
+
+    def forget(self, used: set[UpstreamSpec]) -> list[Upstream]:
+        """Let go of the upstreams that are no longer used: theirs to close."""
+        return [self._upstreams.pop(spec) for spec in set(self._upstreams) - used]
 
     def cached(self) -> dict[str, ResponseCache]:
         """Caches by endpoint."""
