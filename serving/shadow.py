@@ -55,7 +55,8 @@ class Mirror:
         start = time.perf_counter()
         label: np.ndarray | None = None
         failed = False
-        model = shadow.model
+        # Copies for a shadow that was taken away meanwhile are not worth a run.
+        model = shadow.model if shadow.id in self._pools else None
         try:
             if model is not None:
                 arrays = dict(zip(model.output_names, model.run(model.output_names, feeds), strict=True))

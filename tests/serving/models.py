@@ -93,6 +93,16 @@ def slow(rounds: int = 3000) -> bytes:
     )
 
 
+def failing() -> bytes:
+    """x FP32 [N,4] -> never anything: four values do not make five."""
+    return _model(
+        [helper.make_node("Reshape", ["x", "five"], ["y"])],
+        [info("x", T.FLOAT, ["N", 4])],
+        [info("y", T.FLOAT, [5])],
+        [nh.from_array(np.array([5], np.int64), "five")],
+    )
+
+
 def two_inputs() -> bytes:
     """a, b FP32 [N] -> sum FP32 [N]."""
     return _model(
