@@ -22,6 +22,7 @@ from serving.compute import Cores
 from serving.options import Options
 
 if TYPE_CHECKING:
+    from serving.grpc_server import Door
     from serving.runtime import Runtime
 
 log = logging.getLogger("serving.child")
@@ -109,11 +110,19 @@ async def _serve(options: Options, index: int, port: int, run_folder: Path, core
     )
     server = _Server(config)
 
+    door: Door | None = None
+    leaving: list[asyncio.Task[None]] = []
+
+    def leave() -> None:
+        server.should_exit = True
+        if door is not None:
+            leaving.append(loop.create_task(door.stop(options.drain_s)))
+
     def drain() -> None:
         if runtime.draining:
             return
         runtime.draining = True
-        loop.call_later(LAME_DUCK_S, setattr, server, "should_exit", True)
+        loop.call_later(LAME_DUCK_S, leave)
 
     for sig in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sig, drain)
@@ -135,13 +144,19 @@ async def _serve(options: Options, index: int, port: int, run_folder: Path, core
         await asyncio.to_thread(agent.settled.wait, START_S)
     tasks.append(loop.create_task(watch(wire.clock, server.server_state.connections)))
     tasks.append(loop.create_task(_keep_snapshot(runtime, discard=reporter is None)))
+    if options.grpc_port is not None:
+        from serving.grpc_server import Door
     # What is loaded stays: the collector need not walk it again and again.
     gc.collect()
     gc.freeze()
     # Listen only now: a socket that is bound but served by a busy process would take connections and let
     # them wait, while its siblings could answer.
+    if options.grpc_port is not None:
+        door = Door(wire)
+        await door.start(options.host, options.grpc_port)
     sock = listen(options.host, port)
     await server.serve(sockets=[sock])
+    await asyncio.gather(*leaving)
     for task in tasks:
         task.cancel()
     if agent is not None:

@@ -19,6 +19,7 @@ class Options:
 
     host: str = "127.0.0.1"
     port: int = 8080
+    grpc_port: int | None = None  # None: gRPC is off
     processes: int = 1
     models: Path | None = None
     control_url: str | None = None
@@ -56,6 +57,7 @@ def parse_options(argv: Sequence[str], env: Mapping[str, str]) -> Options:
     add = parser.add_argument
     add("--host", default=env.get("SLIPWAY_HOST", "127.0.0.1"), help="address to listen on")
     add("--port", default=env.get("SLIPWAY_SERVING_PORT", "8080"), help="port to listen on; 0 picks one")
+    add("--grpc-port", default=env.get("SLIPWAY_GRPC_PORT") or "8081", help="gRPC's port; 0 picks one, off for none")
     add("--processes", default=env.get("SLIPWAY_SERVING_PROCESSES") or str(cores), help="default: cores")
     add("--models", default=None, help="folder with NAME.onnx or NAME/VERSION/model.onnx")
     add("--control-url", default=env.get("SLIPWAY_CONTROL_URL"), help="control plane, e.g. http://host:8000")
@@ -83,6 +85,7 @@ def parse_options(argv: Sequence[str], env: Mapping[str, str]) -> Options:
     return Options(
         host=found.host,
         port=_number(found.port, "--port", 0, 65535),
+        grpc_port=None if found.grpc_port == "off" else _number(found.grpc_port, "--grpc-port", 0, 65535),
         processes=_number(found.processes, "--processes", 1, 256),
         models=models,
         control_url=control.rstrip("/") if control else None,

@@ -7,6 +7,7 @@ imported here already, except ONNX Runtime, which starts threads of its own.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import os
 import signal
@@ -153,14 +154,22 @@ def supervise(options: Options) -> int:
     """Run the server; its exit code. A port in use is one sentence and 1."""
     if options.trust_keys is not None:
         import engine.formats.signing  # noqa: F401 - before the fork, as above
-    try:
-        held = reserve(options.host, options.port)
-    except OSError as error:
-        what = "is already in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
-        print(f"serving: port {options.port} on {options.host} {what}.", file=sys.stderr)
-        return 1
-    port = held.getsockname()[1]
-    with held, tempfile.TemporaryDirectory(prefix="slipway-serving-") as run_folder:
+    with contextlib.ExitStack() as held:
+        ports = []
+        for wanted in (options.port, options.grpc_port):
+            if wanted is None:
+                continue
+            try:
+                sock = held.enter_context(reserve(options.host, wanted))
+            except OSError as error:
+                what = "is already in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+                print(f"serving: port {wanted} on {options.host} {what}.", file=sys.stderr)
+                return 1
+            ports.append(sock.getsockname()[1])
         host = f"[{options.host}]" if ":" in options.host else options.host
-        print(f"serving: listening on http://{host}:{port}", flush=True)
-        return Supervisor(options, port, Path(run_folder)).run()
+        for scheme, port in zip(("http", "grpc"), ports, strict=False):
+            print(f"serving: listening on {scheme}://{host}:{port}", flush=True)
+        if options.grpc_port is not None:
+            options = dataclasses.replace(options, grpc_port=ports[1])
+        run_folder = held.enter_context(tempfile.TemporaryDirectory(prefix="slipway-serving-"))
+        return Supervisor(options, ports[0], Path(run_folder)).run()

@@ -113,7 +113,9 @@ def plane(folder: Path) -> Iterator[Plane]:
 def server(arguments: list[str], port: int, processes: int, log: Path) -> Child:
     """`python -m serving`, not yet waited for."""
     command = [sys.executable, "-m", "serving", "--port", str(port), "--processes", str(processes), *arguments]
-    return Child(command, log, env=clean_env(PYTHONPATH=str(ROOT), SLIPWAY_SERVING_TOKEN="bench-serving"), cwd=ROOT)
+    # Without gRPC, unless its port is among the arguments.
+    env = clean_env(PYTHONPATH=str(ROOT), SLIPWAY_SERVING_TOKEN="bench-serving", SLIPWAY_GRPC_PORT="off")
+    return Child(command, log, env=env, cwd=ROOT)
 
 
 def following(wished: Plane, folder: Path, processes: int, port: int, *more: str) -> Child:

@@ -65,7 +65,7 @@ def encode(start: bytes, envelope: Envelope, model: Model, names: Sequence[str],
         between = b","
         binary = envelope.outputs.get(name)
         if envelope.binary_output if binary is None else binary:
-            blob = _strings_to_binary(array) if strings else array.tobytes()
+            blob = strings_to_binary(array) if strings else array.tobytes()
             blobs.append(blob)
             parts.append(b'"parameters":{"binary_data_size":%d}}' % len(blob))
         else:
@@ -112,7 +112,8 @@ def best_classes(array: np.ndarray, count: int, name: str) -> np.ndarray:
     return np.array(texts, dtype=object).reshape(*array.shape[:-1], count)
 
 
-def _strings_to_binary(array: np.ndarray) -> bytes:
+def strings_to_binary(array: np.ndarray) -> bytes:
+    """BYTES elements as bytes, each behind its length."""
     parts: list[bytes] = []
     for value in array.ravel():
         text = str(value).encode("utf-8")

@@ -41,7 +41,14 @@ class Server:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "serving", "--port", "0", "--processes", str(processes), *args],
             cwd=ROOT,
-            env={**clean, "PYTHONPATH": str(ROOT), "SLIPWAY_SERVING_TOKEN": "serving-secret", **(env or {})},
+            # Without gRPC, unless a test asks for its port.
+            env={
+                **clean,
+                "PYTHONPATH": str(ROOT),
+                "SLIPWAY_SERVING_TOKEN": "serving-secret",
+                "SLIPWAY_GRPC_PORT": "off",
+                **(env or {}),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -51,6 +58,9 @@ class Server:
         threading.Thread(target=self._drain, daemon=True).start()
         assert "listening on" in line, (line, "".join(self.stderr))
         self.url = line.split()[-1]
+        self.grpc = ""  # host and port, where the server was started with --grpc-port
+        if "--grpc-port" in args:
+            self.grpc = self.process.stdout.readline().split("://")[-1].strip()
         self.client = httpx.Client(base_url=self.url, timeout=20)
 
     def _drain(self) -> None:
