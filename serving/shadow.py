@@ -74,7 +74,8 @@ class Mirror:
         else:
             del self._waiting[shadow.id]
         self._bytes -= size
-        self._recorder.copied(shadow, time.time(), seconds, failed, label)
+        if shadow.id in self._pools:
+            self._recorder.copied(shadow, time.time(), seconds, failed, label)
 
     def forget(self, alive: set[str]) -> None:
         """Let go of the threads of shadows that are no longer there."""
