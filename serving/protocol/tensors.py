@@ -29,6 +29,7 @@ _FEW = 1024
 _ZEROS = np.zeros(_FEW, np.float32)
 # What overflows is refused; numpy need not warn of it as well.
 warnings.filterwarnings("ignore", "overflow encountered in cast", RuntimeWarning)
+warnings.filterwarnings("ignore", "invalid value encountered in dot", RuntimeWarning)
 
 
 def build_feeds(
