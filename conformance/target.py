@@ -19,6 +19,16 @@ HEADER = "Inference-Header-Content-Length"
 JSON = {"Content-Type": "application/json"}
 
 
+class _Fresh(httpx.HTTPTransport):
+    """Asks once more on a new connection when a kept one turns out to be closed."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return super().handle_request(request)
+        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+            return super().handle_request(request)
+
+
 def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is no JSON")
 
@@ -32,7 +42,7 @@ class Target:
         self.base = base.rstrip("/")
         self.grpc_address = grpc
         self.names = names or {}
-        self.client = httpx.Client(base_url=self.base, timeout=seconds, trust_env=False)
+        self.client = httpx.Client(base_url=self.base, timeout=seconds, transport=_Fresh(), trust_env=False)
         self._there: dict[str, str] = {}
         self._rpc: Rpc | None = None
         self._binary: str | None = None

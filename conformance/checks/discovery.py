@@ -24,7 +24,7 @@ def live(target: Target) -> str:
     return f"200 {answer.text[:60]}"
 
 
-@required("health.live.body", 'the live response is {"live": true}')
+@extension("health.live.body", 'the live response is {"live": true} (in the text; the OpenAPI file has no body)')
 def live_body(target: Target) -> str:
     body = document(target.get("/v2/health/live"))
     expect(isinstance(body, dict) and body.get("live") is True, f"body {body}")
@@ -38,7 +38,7 @@ def ready(target: Target) -> str:
     return f"200 {answer.text[:60]}"
 
 
-@required("health.ready.body", 'the ready response has a true "live" (as the text prints it) or "ready"')
+@extension("health.ready.body", 'the ready response has a true "live" (as the text prints it) or "ready"')
 def ready_body(target: Target) -> str:
     body = document(target.get("/v2/health/ready"))
     expect(isinstance(body, dict) and (body.get("live") is True or body.get("ready") is True), f"body {body}")
@@ -52,7 +52,7 @@ def model_ready(target: Target) -> str:
     return f"200 {answer.text[:60]}"
 
 
-@required("model-ready.body", "the model ready response has name and ready")
+@extension("model-ready.body", "the model ready response has name and ready")
 def model_ready_body(target: Target) -> str:
     body = document(target.get(target.path("tiny", "ready")))
     expect(isinstance(body, dict) and body.get("name") == target.model("tiny"), f"body {body}")
@@ -133,7 +133,7 @@ def version_metadata(target: Target) -> str:
 @required("model-metadata.versions", "versions, when there, is a list of strings with those that can be asked for")
 def versions(target: Target) -> str:
     found = document(target.get(target.path("versions"))).get("versions")
-    if found is None:
+    if not found:
         raise NotOffered("no versions in the metadata, which may leave them out")
     expect(isinstance(found, list) and all(isinstance(v, str) for v in found), f"versions is {found!r}")
     expect({"1", "2", "10"} <= set(found), f"versions is {found}")

@@ -15,7 +15,9 @@ ROWS = [[1.0, 3.0, 2.0, 0.0], [9.0, 0.5, 4.0, 0.0]]
 
 
 def offered(target: Target, name: str, answer: Any) -> None:
-    """Raises NotOffered when the extension is not announced and its path is not there."""
+    """Raises NotOffered when the extension is not announced and its path is not there, or is not for everyone."""
+    if answer.status_code in (401, 403):
+        raise NotOffered(f"{answer.status_code} {answer.text[:80]}")
     if answer.status_code in (404, 405, 501) and name not in target.extensions():
         raise NotOffered(f"{name} is not announced, and its path answers {answer.status_code}")
 
@@ -200,11 +202,11 @@ def index(target: Target) -> str:
     return f"{len(found)} entries"
 
 
-@extension("repository.index.ready", 'the index takes an empty body, and {"ready": true} for ready models alone')
+@extension("repository.index.ready", 'the index lists ready models alone when asked with {"ready": true}')
 def index_ready(target: Target) -> str:
     found = _index(target, json.dumps({"ready": True}))
     expect(found and all(entry.get("state") == "READY" for entry in found), f"{found[:2]}")
-    return f"{len(found)} ready of {len(_index(target, ''))}"
+    return f"{len(found)} ready of {len(_index(target, '{}'))}"
 
 
 @extension("repository.index.wrong", "an index request that is no JSON object is refused with a 4xx")

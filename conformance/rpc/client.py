@@ -63,13 +63,14 @@ class Rpc:
         """Call a method with its request. Raises grpc.RpcError."""
         return self._method(name)(request, timeout=_SECONDS, wait_for_ready=True)
 
-    def extension(self, method: str, /, **fields: Any) -> Any:
-        """`call`, where UNIMPLEMENTED raises NotOffered."""
+    def extension(self, name: str, /, **fields: Any) -> Any:
+        """`call`, where UNIMPLEMENTED, or a refusal of this caller, raises NotOffered."""
         try:
-            return self.call(method, **fields)
+            return self.call(name, **fields)
         except grpc.RpcError as error:
-            if error.code() == grpc.StatusCode.UNIMPLEMENTED:
-                raise NotOffered(f"{method} is UNIMPLEMENTED") from None
+            code = error.code().name
+            if code in ("UNIMPLEMENTED", "PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE"):
+                raise NotOffered(f"{name} is {code}: {error.details()}") from None
             raise
 
     def stream(self, requests: Iterable[Any]) -> list[Any]:
@@ -119,7 +120,7 @@ def tensors_of(response: Any) -> dict[str, np.ndarray]:
     for place, output in enumerate(response.outputs):
         shape = list(output.shape)
         if raw:
-            expect(not output.HasField("contents"), f"{output.name} has contents beside raw contents")
+            expect(not output.contents.ByteSize(), f"{output.name} has contents beside raw contents")
             found[output.name] = unpack(output.datatype, shape, raw[place])
             continue
         values = list(getattr(output.contents, FIELDS[output.datatype]))
