@@ -25,6 +25,7 @@ def _parser() -> argparse.ArgumentParser:
         "--models", metavar="FIXTURE=NAME", nargs="*", default=[], help="names the server gave to fixtures"
     )
     parser.add_argument("--only", metavar="PREFIX", nargs="*", default=[], help="run checks with these prefixes only")
+    parser.add_argument("--skip", metavar="PREFIX", nargs="*", default=[], help="leave out checks with these prefixes")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the matrix as JSON")
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the matrix as Markdown")
     return parser
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         parser.error("the base URL must start with http:// or https://")
     target = Target(options.url, options.grpc, {fixture: name for fixture, _, name in pairs})
     chosen = [c for c in all_checks() if not options.only or c.name.startswith(tuple(options.only))]
+    chosen = [c for c in chosen if not c.name.startswith(tuple(options.skip))]
     try:
         target.get("/v2/health/live")
         outcomes = run_all(target, chosen)

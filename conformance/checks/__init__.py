@@ -11,7 +11,8 @@ from conformance.checks import (  # noqa: I001 - the order of the matrix
     extensions,
     models,
     rpc,
-    rpc_more,
+    rpc_refusals,
+    rpc_extensions,
 )
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "models",
     "refusals",
     "rpc",
-    "rpc_more",
+    "rpc_extensions",
+    "rpc_refusals",
     "values",
 ]

@@ -86,8 +86,10 @@ def server_slash(target: Target) -> str:
 
 @required("metadata.content-type", "metadata comes as application/json")
 def metadata_type(target: Target) -> str:
-    _is_json(target.get("/v2"))
-    return _is_json(target.get(target.path("tiny")))
+    server, model = target.get("/v2"), target.get(target.path("tiny"))
+    expect("name" in document(server) and "name" in document(model), "no metadata")
+    _is_json(server)
+    return _is_json(model)
 
 
 def check_metadata(body: Any, name: str) -> str:

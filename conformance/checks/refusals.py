@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from conformance.core import EXTENSION, REQUIRED, Failed, NotOffered, expect, extension, register, required
-from conformance.target import JSON, Target, document, refused
+from conformance.target import JSON, Target, document, outputs, refused
 from conformance.tensors import fp32
 
 GOOD: dict[str, Any] = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}
@@ -154,5 +154,6 @@ def too_large(target: Target) -> str:
 @required("refuse.many", "after all of this the server is live and serves")
 def still_there(target: Target) -> str:
     expect(target.get("/v2/health/live").status_code == 200, "not live")
-    document(target.infer("tiny", GOOD))
-    return "200"
+    found = outputs(target.infer("tiny", GOOD))["label"].tolist()
+    expect(found == [2], f"label {found}")
+    return "live, and label [2]"
