@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from serving.dataplane import POOL_BODY, Dataplane
 from serving.protocol.encode import wanted_outputs
 from serving.protocol.envelope import Envelope
 from serving.protocol.errors import ServingError, bad_request
+from serving.protocol.grpc_forward import from_rest, to_rest
 from serving.protocol.grpc_tensors import answer, envelope_of, feeds_of, survey
 from serving.protocol.protobuf import message
 
@@ -38,6 +40,7 @@ class GrpcCall(Call):
     wants_final = False  # the caller of a stream looks for a mark on the last answer to a request
     version: str | None = None  # told by the message, when it is read
     raw = True
+    forwarded = (b"", 0)  # the request for another server: body, and the length of its JSON
 
     def __init__(self, metadata: Metadata, body: bytes, finish: Callable[[Any], None]) -> None:
         self.metadata = metadata
@@ -82,6 +85,8 @@ class GrpcCall(Call):
         envelope = self.envelope = envelope_of(request)
         model = self.route(envelope.id).model
         if model is None:
+            self.forwarded = to_rest(request, envelope)
+            self.request = None
             return
         self.feeds = feeds_of(model, request)
         self.names = wanted_outputs(model, envelope)
@@ -96,10 +101,21 @@ class GrpcCall(Call):
         return encoded
 
     async def forward(self, upstream: Upstream) -> bytes:
-        raise ServingError(501, "this model is answered by another server; ask for it over REST")
+        deployment, envelope = self.deployment, self.envelope
+        assert deployment is not None and envelope is not None
+        body, json_size = self.forwarded
+        headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(json_size)}
+        given = self.metadata.get("x-request-id")
+        if isinstance(given, str):
+            headers["x-request-id"] = given[:128]
+        answered = await upstream.rest(deployment.endpoint, deployment.version, body, headers)
+        if len(answered.body) < POOL_BODY:
+            return from_rest(answered, envelope)
+        return await asyncio.to_thread(from_rest, answered, envelope)
 
     def forget(self) -> None:
         self.body = b""
         self.request = None
+        self.forwarded = (b"", 0)
         self.envelope = None
         self.feeds = {}

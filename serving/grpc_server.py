@@ -8,6 +8,7 @@ requests, so that the handler runs, and the clock ticks, before the message is t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,8 @@ from grpc import StatusCode
 
 from serving.grpc_answers import ANSWERS
 from serving.grpc_call import GrpcCall, Metadata
+from serving.grpc_goodbye import ask_to_leave, stop_listening
+from serving.grpc_options import CODES, MAX_CALLS, core_options
 from serving.protocol.errors import ServingError
 from serving.protocol.grpc_tensors import stream_answer
 from serving.protocol.protobuf import SERVICE
@@ -26,51 +29,15 @@ from serving.wire import Wire
 
 log = logging.getLogger("serving.grpc")
 
-CODES = {
-    400: StatusCode.INVALID_ARGUMENT,
-    401: StatusCode.UNAUTHENTICATED,
-    403: StatusCode.PERMISSION_DENIED,
-    404: StatusCode.NOT_FOUND,
-    408: StatusCode.DEADLINE_EXCEEDED,
-    413: StatusCode.RESOURCE_EXHAUSTED,
-    429: StatusCode.RESOURCE_EXHAUSTED,
-    501: StatusCode.UNIMPLEMENTED,
-    502: StatusCode.UNAVAILABLE,
-    503: StatusCode.UNAVAILABLE,
-    504: StatusCode.DEADLINE_EXCEEDED,
-}
-MAX_STREAMS = 256  # of one connection
-MAX_CALLS = 4096  # of this process
 # Requests of one stream under way at once; their answers keep its order.
 PIPELINE = 16
 # A message that is still coming in after so many seconds is a slow one; no more than so many are let in at once,
 # since what has come of them takes memory that is not seen here.
 SLOW_S, MAX_SLOW = 2.0, 32
+# How long clients take to hear that they are to leave, and for what they sent meanwhile to arrive.
+LEAVE_S = 0.15
 # The answer's parts that HTTP has as headers.
 _PASSED = (b"retry-after", b"www-authenticate", b"x-slipway-deployment")
-
-Told = tuple[tuple[str, str], ...]
-
-
-def _options(max_body: int) -> list[tuple[str, int]]:
-    return [
-        ("grpc.so_reuseport", 1),
-        ("grpc.max_receive_message_length", max_body),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.max_concurrent_streams", MAX_STREAMS),
-        # How much of a message may come in before anybody asks for it.
-        ("grpc.http2.lookahead_bytes", 1 << 20),
-        # Only uncompressed messages: a small one could become any size.
-        ("grpc.compression_enabled_algorithms_bitset", 1),
-        ("grpc.server_handshake_timeout_ms", 30_000),
-        ("grpc.max_connection_idle_ms", 300_000),
-        # Find out about dead peers, and end those that ping for nothing.
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        ("grpc.http2.max_ping_strikes", 2),
-    ]
 
 
 class Door(grpc.GenericRpcHandler):
@@ -81,6 +48,7 @@ class Door(grpc.GenericRpcHandler):
         self.runtime = wire.runtime
         self._loop = asyncio.get_running_loop()
         self._server: Any = None
+        self._port = 0
         self._reading: dict[asyncio.Task[Any], float] = {}  # since when each waits for its message
         self._slow: set[asyncio.Task[Any]] = set()
         self._streams: set[asyncio.Task[None]] = set()
@@ -102,17 +70,25 @@ class Door(grpc.GenericRpcHandler):
     async def start(self, host: str, port: int) -> None:
         """Listen beside the other processes. Raises RuntimeError when the port cannot be had."""
         self._server = grpc.aio.server(
-            handlers=[self], options=_options(self.runtime.options.max_body), maximum_concurrent_rpcs=MAX_CALLS
+            handlers=[self], options=core_options(self.runtime.options.max_body), maximum_concurrent_rpcs=MAX_CALLS
         )
+        self._port = port
         self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         await self._server.start()
         self._watch = self._loop.create_task(self._look())
 
     async def stop(self, grace: float) -> None:
-        """Take no new calls, answer those that are here, and return."""
+        """Send clients elsewhere, take no new calls, answer those that are here, and return."""
+        stop_listening(self._port)
+        # Twice, for those that were still being accepted, or answered, at first.
+        for _ in range(2):
+            ask_to_leave(self._port)
+            await asyncio.sleep(LEAVE_S)
         for reader in self._streams:
             reader.cancel()
-        await self._server.stop(grace)
+        # Its own limit, after which it cancels what is left, is not one for its threads.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._server.stop(grace), grace + 1)
         if self._watch is not None:
             self._watch.cancel()
 

@@ -127,7 +127,7 @@ def feeds_of(model: Model, request: Any) -> dict[str, np.ndarray]:
             _no_shared_memory(item.parameters, f"input {shown(name)!r}")
         shape = _shape(item, tensor)
         if not raw:
-            feeds[name] = _from_contents(name, shape, tensor.datatype, item.contents)
+            feeds[name] = from_contents(name, shape, tensor.datatype, item.contents)
         elif item.HasField("contents"):
             raise bad_request(f"input {shown(name)!r} has contents beside the request's raw_input_contents")
         else:
@@ -155,7 +155,8 @@ def _shape(item: Any, tensor: Tensor) -> list[int]:
     return shape
 
 
-def _from_contents(name: str, shape: list[int], datatype: Datatype, contents: Any) -> np.ndarray:
+def from_contents(name: str, shape: list[int], datatype: Datatype, contents: Any) -> np.ndarray:
+    """A tensor from its typed values, each of them in the range of its datatype. Raises BadInput."""
     what = f"input {shown(name)!r}"
     field = CONTENTS.get(datatype.name)
     if field is None:

@@ -37,6 +37,7 @@ class Server:
     """One `python -m serving` with its own port."""
 
     def __init__(self, *args: str, processes: int = 1, env: dict[str, str] | None = None) -> None:
+        self.processes = processes
         clean = {k: v for k, v in os.environ.items() if not k.startswith("SLIPWAY_")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "serving", "--port", "0", "--processes", str(processes), *args],
