@@ -13,7 +13,6 @@ from serving.call import Call
 from serving.protocol.errors import ServingError
 from serving.rest import Asked, Headers, RestCall
 from serving.routes import Route
-from serving.slow import BODY_S, body_seconds
 from serving.wire import Wire
 
 log = logging.getLogger("serving.app")
@@ -95,7 +94,11 @@ class App:
             # A modest excess is let in (and thrown away), so that the client gets to read the answer.
             closing = ((b"connection", b"close"),) if expected > 4 * limit else ()
             raise ServingError(413, f"the body is larger than {limit} bytes", closing)
-        message = await receive() if expected else await asyncio.wait_for(receive(), BODY_S)
+        try:
+            async with asyncio.timeout(self.wire.limits.transfer(expected)):
+                message = await receive()
+        except TimeoutError:
+            raise ServingError(408, "the body came in too slowly", ((b"connection", b"close"),)) from None
         if message["type"] == "http.disconnect":
             raise ClientGone
         if not message["more_body"]:
@@ -110,7 +113,7 @@ class App:
         body, size = bytearray(first), len(first)
         runtime.body_bytes += size
         try:
-            async with asyncio.timeout(body_seconds(expected)):
+            async with asyncio.timeout(self.wire.limits.transfer(expected)):
                 more = True
                 while more:
                     message = await receive()

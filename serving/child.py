@@ -63,8 +63,8 @@ class _Server(uvicorn.Server):
 def run_child(options: Options, index: int, port: int, run_folder: Path, cores: Cores) -> None:
     """Serve until SIGTERM; ends the process with 0 after a drain."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=f"serving[{index}] %(levelname)s %(message)s")
-    for noisy in ("httpx", "uvicorn.error"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of each request that is none
     import uvloop
 
     # A thread that wants the interpreter's lock waits this long for it: the event loop must not wait 5 ms for the
@@ -87,7 +87,7 @@ async def _serve(options: Options, index: int, port: int, run_folder: Path, core
     from serving.protocol_http import Protocol
     from serving.reporter import Reporter
     from serving.runtime import Runtime
-    from serving.slow import KEEP_ALIVE_S, watch
+    from serving.slow import watch
     from serving.store import Store
     from serving.wire import Wire
 
@@ -105,7 +105,7 @@ async def _serve(options: Options, index: int, port: int, run_folder: Path, core
         server_header=False,
         date_header=False,
         backlog=2048,
-        timeout_keep_alive=int(KEEP_ALIVE_S),
+        timeout_keep_alive=int(options.keep_alive_s),
         timeout_graceful_shutdown=max(1, int(options.drain_s)),
     )
     server = _Server(config)
@@ -142,7 +142,7 @@ async def _serve(options: Options, index: int, port: int, run_folder: Path, core
         agent.start()
         # A process must not answer "still loading" where its siblings answer.
         await asyncio.to_thread(agent.settled.wait, START_S)
-    tasks.append(loop.create_task(watch(wire.clock, server.server_state.connections)))
+    tasks.append(loop.create_task(watch(wire.clock, wire.limits, server.server_state.connections)))
     tasks.append(loop.create_task(_keep_snapshot(runtime, discard=reporter is None)))
     if options.grpc_port is not None:
         from serving.grpc_server import Door

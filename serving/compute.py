@@ -121,5 +121,10 @@ class Completions:
     def _take(self) -> None:
         self._woken = False
         done = self._done
-        while done:
-            self._handle(done.popleft())
+        try:
+            while done:
+                self._handle(done.popleft())
+        finally:
+            if done and not self._woken:  # one that could not be handled must not keep the others waiting
+                self._woken = True
+                self._loop.call_soon(self._take)

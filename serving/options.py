@@ -29,6 +29,8 @@ class Options:
     trust_keys: Path | None = None
     max_body: int = 64 << 20
     drain_s: float = 10.0
+    keep_alive_s: float = 75.0
+    read_s: float = 30.0
     gc_grace_s: float = 600.0
 
     def read_token(self) -> str | None:
@@ -66,6 +68,8 @@ def parse_options(argv: Sequence[str], env: Mapping[str, str]) -> Options:
     add("--trust-keys", default=None, help="PEM file of public keys: serve only what one of them signed")
     add("--max-body-mb", default="64", help="largest request body, in MiB")
     add("--drain-s", default="10", help="how long SIGTERM waits for requests in flight")
+    add("--keep-alive-s", default="75", help="how long a connection may rest between two requests")
+    add("--read-s", default="30", help="how long a head, a body beyond its size, or reading an answer may take")
     found = parser.parse_args(argv)
 
     models = Path(found.models) if found.models else None
@@ -95,4 +99,6 @@ def parse_options(argv: Sequence[str], env: Mapping[str, str]) -> Options:
         trust_keys=Path(trust_keys) if trust_keys else None,
         max_body=_number(found.max_body_mb, "--max-body-mb", 1, 4096) << 20,
         drain_s=float(_number(found.drain_s, "--drain-s", 0, 3600)),
+        keep_alive_s=float(_number(found.keep_alive_s, "--keep-alive-s", 1, 3600)),
+        read_s=float(_number(found.read_s, "--read-s", 1, 3600)),
     )

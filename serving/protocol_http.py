@@ -8,140 +8,41 @@ one another) goes uvicorn's way to the application.
 from __future__ import annotations
 
 import asyncio
-from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from serving.call import Call
+from serving.exchange import Exchange
+from serving.flow import Flow
 from serving.protocol.errors import ServingError
-from serving.rest import Asked, Headers, RestCall
-from serving.slow import IDLE, READING_BODY, READING_HEAD, WORKING, body_seconds
+from serving.rest import Asked
+from serving.slow import IDLE, READING_BODY, READING_HEAD, WORKING
 from serving.wire import Wire
 
-# A request head may have this many bytes.
+# A request head may have this many bytes, and so many may come in later without any of the body among them: the
+# frames of chunks and the trailer behind them.
 MAX_HEAD = 64 << 10
+MAX_HEADERS = 200
+# The parser gets what came in by pieces of this size, so that it can be stopped: a read of 256 kB may hold ten
+# thousand requests, each of which would become a hundred times its size.
+_PIECE = 1 << 10
+_BODY_PIECE = 4 << 10
+# A connection that was made just before the server stops listening may have its first request on the way.
+_LAST_WORD_S = 0.5
 # Longer ones are not remembered.
 MAX_KNOWN_HEAD = 2048
 # With one of these a request goes the long way.
 _UNUSUAL = frozenset({b"upgrade", b"content-encoding"})
-_OK = STATUS_LINE[HTTPStatus.OK]
 
 
-class _NoEvent:
-    """Stands in for the event with which uvicorn wakes an application."""
+class _Nowhere(list[tuple[bytes, bytes]]):
+    """Takes a trailer's headers, which nobody reads: they must not pass for headers of the request."""
 
-    def set(self) -> None:
-        """Nobody waits."""
-
-
-_NO_EVENT = _NoEvent()
+    def append(self, header: tuple[bytes, bytes]) -> None:
+        """Forget it."""
 
 
-class Exchange:
-    """One inference on the short way. For uvicorn it looks like one of its own request cycles."""
-
-    __slots__ = (
-        "asked", "chunks", "disconnected", "keep_alive", "protocol", "received", "request_id", "response_complete",
-    )  # fmt: skip
-    message_event = _NO_EVENT
-
-    def __init__(self, protocol: Protocol, asked: Asked) -> None:
-        self.protocol = protocol
-        self.asked = asked
-        self.keep_alive = asked.keep_alive
-        self.disconnected = False
-        self.response_complete = False
-        self.chunks: list[bytes] = []
-        self.received = 0
-        self.request_id = protocol.wire.ids.of(asked.given_id)
-
-    def begin(self) -> None:
-        """The body is whole: hand it to the dataplane."""
-        chunks = self.chunks
-        self.release()
-        self.chunks = []
-        self.run(chunks[0] if len(chunks) == 1 else b"".join(chunks))
-
-    def run(self, body: bytes) -> None:
-        """Infer."""
-        wire = self.protocol.wire
-        try:
-            call = RestCall(wire.dataplane, self.asked, body, self.request_id, self.finish)
-        except ServingError as error:
-            self.refuse(error)
-        else:
-            wire.dataplane.infer(call)
-
-    def release(self) -> None:
-        """The body no longer counts as being read."""
-        if len(self.chunks) > 1:
-            self.protocol.wire.runtime.body_bytes -= self.received
-
-    def add(self, chunk: bytes) -> None:
-        """Take a piece of the body. One that comes whole is never counted: it is already here."""
-        self.received += len(chunk)
-        self.chunks.append(chunk)
-        pieces = len(self.chunks)
-        if pieces > 1:
-            runtime = self.protocol.wire.runtime
-            runtime.body_bytes += self.received if pieces == 2 else len(chunk)
-            if runtime.body_bytes > runtime.body_budget:
-                self.release()
-                self.chunks = []
-                self.keep_alive = False
-                self.refuse(ServingError(503, "too many large bodies at once", ((b"retry-after", b"1"),)))
-
-    def finish(self, call: Call) -> None:
-        """Write a call's answer."""
-        assert isinstance(call, RestCall)
-        error = call.error
-        if error is not None:
-            self.refuse(error)
-            return
-        runtime = self.protocol.wire.runtime
-        encoded = call.answer
-        if encoded.json_size is not None or self.disconnected or not self.keep_alive or runtime.draining:
-            self.send(200, call.headers(), encoded.body)
-            return
-        # The usual answer, in one piece.
-        deployment, body = call.deployment, encoded.body
-        assert deployment is not None
-        self.response_complete = True
-        runtime.responses[(deployment.endpoint, 200)] += 1
-        head = b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (deployment.head, self.request_id, len(body))
-        self.protocol.transport.write(head + body)
-        self.protocol.answered(self)
-
-    def refuse(self, error: ServingError) -> None:
-        """Write an error's answer."""
-        headers, body = self.protocol.wire.refusal(error, self.request_id)
-        self.send(error.status, headers, body)
-
-    def send(self, status: int, headers: Headers, body: bytes) -> None:
-        """Write an answer, whole."""
-        protocol = self.protocol
-        wire = protocol.wire
-        known = wire.runtime.table.endpoints
-        model = self.asked.route.model if self.asked.route.model in known else ""
-        self.response_complete = True
-        if self.disconnected:
-            wire.runtime.responses[(model, 499)] += 1
-            return
-        wire.runtime.responses[(model, status)] += 1
-        parts = [_OK if status == 200 else STATUS_LINE[status]]
-        for name, value in headers:
-            parts += (name, b": ", value, b"\r\n")
-            if name == b"connection":
-                self.keep_alive = False
-        if not self.keep_alive or wire.runtime.draining:
-            self.keep_alive = False
-            if not any(name == b"connection" for name, _ in headers):
-                parts.append(b"connection: close\r\n")
-        parts.append(b"content-length: %d\r\n\r\n" % len(body))
-        parts.append(body)
-        protocol.transport.write(b"".join(parts))
-        protocol.answered(self)
+_NOWHERE = _Nowhere()
 
 
 class Protocol(HttpToolsProtocol):
@@ -154,12 +55,16 @@ class Protocol(HttpToolsProtocol):
         self.since = wire.clock.now
         self.allowed = 0.0  # seconds the body may take
         self._exchange: Exchange | None = None
-        self._head_bytes = 0
+        self._ahead: Any = None  # the request being answered, where others queue up behind it
+        self.read_by: float | None = None  # when the client must have read its answers
+        self.held = b""  # read, but not yet parsed
+        self._unpaid = 0  # bytes of the message since its head or a part of its body was complete
         self._in_message = False  # the parser is between a message's start and its end
         self._head_data = b""  # what may be learnt when its parsing is over
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = Flow(transport, self)
         self.phase, self.since = READING_HEAD, self.wire.clock.now
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -167,7 +72,25 @@ class Protocol(HttpToolsProtocol):
         if exchange is not None:
             exchange.release()
             self.wire.runtime.responses[("", 499)] += 1
+        self._hold(b"")
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and not ahead.response_complete:
+            ahead.disconnected = True  # uvicorn tells only the last one
+            ahead.message_event.set()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        # What is on its way is still answered, with "connection: close"; the limit on draining ends the rest.
+        if self._in_message or self.held:
+            return
+        if self.phase == READING_HEAD:
+            self.loop.call_later(_LAST_WORD_S, self._leave)
+        else:
+            super().shutdown()
+
+    def _leave(self) -> None:
+        if self.phase == READING_HEAD and not self._in_message:
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         if self.phase == IDLE and not self._in_message:
@@ -181,23 +104,79 @@ class Protocol(HttpToolsProtocol):
                 self.phase = WORKING
                 exchange.run(data[end:])
                 return
-            self._head_data = data[:end] if len(data) >= end > 3 else b""
-        if self.phase == READING_HEAD:
-            self._head_bytes += len(data)
-        super().data_received(data)
-        self._head_data = b""
-        if self.phase == READING_HEAD and self._head_bytes > MAX_HEAD and not self.transport.is_closing():
-            self.send_400_response("Request head is too large.")
+            # Empty lines before a request are none of its head, though the parser lets them pass.
+            self._head_data = data[:end] if end > 3 and data.startswith(b"POST ") else b""
+        if len(data) <= _PIECE:
+            self._parse(data)
+            self._head_data = b""
+        else:
+            self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
+        """Give the parser what came in until there is enough to do; the rest is held."""
+        view, at, size = memoryview(data), 0, len(data)
+        while at < size:
+            exchange = self._exchange
+            if exchange is not None:
+                piece = max(_PIECE, exchange.asked.length - exchange.received)
+            elif at == 0 and self._head_data:
+                piece = len(self._head_data)  # so that the body behind it comes whole
+            else:
+                piece = _BODY_PIECE if self._in_message and self.phase == WORKING else _PIECE
+            self._parse(view[at : at + piece])
+            self._head_data = b""
+            at += piece
+            if self.transport.is_closing():
+                return
+            if self.flow.read_paused:
+                self._hold(data[at:])
+                return
+
+    def _parse(self, piece: bytes | memoryview) -> None:
+        if self._in_message:
+            self._unpaid += len(piece)
+        super().data_received(piece)  # type: ignore[arg-type]
+        if self._in_message and self._unpaid > MAX_HEAD and not self.transport.is_closing():
+            self.send_400_response("the request's head, or what is around its body, is too large")
+
+    def send_400_response(self, msg: str) -> None:
+        # uvicorn's is plain text, and no number tells of it.
+        wire = self.wire
+        headers, body = wire.refusal(ServingError(400, msg.rstrip(".")), wire.ids.of(None))
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        length = b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+        wire.runtime.responses[("", 400)] += 1
+        self.transport.write(b"".join((STATUS_LINE[400], lines, length, body)))
+        self.transport.close()
+
+    def _hold(self, data: bytes) -> None:
+        runtime = self.wire.runtime
+        runtime.body_bytes += len(data) - len(self.held)
+        self.held = data
+        if data and runtime.body_bytes > runtime.body_budget:
+            self.transport.close()
+
+    def go_on(self) -> None:
+        """Take up what was held, then read on; called by the flow."""
+        if self.flow.read_paused or self.transport.is_closing():
+            return
+        data = self.held
+        self._hold(b"")
+        if data:
+            self._feed(data)
+        if not (self.held or self.flow.read_paused or self.transport.is_closing()):
+            self.transport.resume_reading()
 
     def pause_writing(self) -> None:
-        # A client that does not read its answers is not read from either.
+        # A client that does not read its answers is not read from either, and not for ever.
         super().pause_writing()
         self.flow.pause_reading()
+        self.read_by = self.wire.clock.now + self.wire.limits.transfer(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self.cycle is None or self.cycle.response_complete:
-            self.flow.resume_reading()
+        self.read_by = None
+        self.flow.resume_reading()
 
     # -- parser callbacks ------------------------------------------------------------------------
 
@@ -206,10 +185,13 @@ class Protocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._in_message = True
+        self._unpaid = 0
         self.phase, self.since = READING_HEAD, self.wire.clock.now
 
     def on_headers_complete(self) -> None:
-        self._head_bytes = 0
+        self._unpaid = 0
+        if len(self.headers) > MAX_HEADERS:
+            raise ValueError("too many headers")  # the parser makes a 400 of it
         asked = self._short()
         if asked is not None:
             if self._head_data:
@@ -217,20 +199,27 @@ class Protocol(HttpToolsProtocol):
                 self._head_data = b""
             self._exchange = Exchange(self, asked)
             self.cycle = self._exchange  # type: ignore[assignment]
-            self.phase, self.allowed = READING_BODY, body_seconds(asked.length)
+            self.phase, self.allowed = READING_BODY, self.wire.limits.transfer(asked.length)
+            self.headers = _NOWHERE
             return
         self.phase = WORKING
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and not self.pipeline:
+            self._ahead = cycle
         url, found, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()  # builds the scope, which the short way has no use for
         self.url, self.headers, self.expect_100_continue = url, found, expects
         self.scope["headers"] = found
         super().on_headers_complete()
+        self.headers = _NOWHERE
 
     def _short(self) -> Asked | None:
         """The request's head if it can go the short way: an inference of a known length that can start now."""
         route, cycle, parser = self.wire.router.seen(self.url), self.cycle, self.parser
         if route is None or route.kind != "infer" or not (cycle is None or cycle.response_complete):
             return None
+        if self.flow.write_paused:
+            return None  # the long way waits until the answers before it are read
         if self.expect_100_continue or parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
             return None
         headers = dict(self.headers)
@@ -243,10 +232,13 @@ class Protocol(HttpToolsProtocol):
         return Asked(route, headers, int(length), parser.should_keep_alive())
 
     def on_body(self, body: bytes) -> None:
+        self._unpaid = 0
         exchange = self._exchange
         if exchange is None:
             super().on_body(body)
-        elif not exchange.response_complete:
+            return
+        exchange.received += len(body)
+        if not exchange.response_complete:
             exchange.add(body)
 
     def on_message_complete(self) -> None:
@@ -259,6 +251,10 @@ class Protocol(HttpToolsProtocol):
         if not exchange.response_complete:
             self.phase = WORKING
             exchange.begin()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._ahead = cycle
+        super()._start_asgi_task(cycle, app)
 
     # -- answers ---------------------------------------------------------------------------------
 
@@ -279,12 +275,15 @@ class Protocol(HttpToolsProtocol):
         self.phase, self.since = WORKING if queued else IDLE, self.wire.clock.now
 
     def too_slow(self) -> None:
-        """The client took too long for its body, its head, or its next request."""
+        """The client took too long for its body, its head, its next request, or to read an answer."""
+        if self.read_by is not None or self.transport.is_closing():
+            self.transport.abort()  # closing waits for what is written to be read
+            return
+        self.since = self.wire.clock.now
         exchange = self._exchange
         if exchange is not None and not exchange.response_complete:
             exchange.release()
-            exchange.chunks = []
             exchange.keep_alive = False
             exchange.refuse(ServingError(408, "the body came in too slowly"))
-        elif not self.transport.is_closing():
+        else:
             self.transport.close()

@@ -4,21 +4,44 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 IDLE, READING_HEAD, READING_BODY, WORKING = range(4)
 
-# Seconds a connection may rest between two requests, and may take for a request's head.
-KEEP_ALIVE_S = 75.0
-HEAD_S = 30.0
-# A body may take this long, and a little more for each byte: who is slower holds memory for nothing.
-BODY_S = 30.0
+# A body may take a little more for each byte: who is slower holds memory for nothing.
 BODY_BYTES_PER_S = 256 << 10
+# The clock moves once in so many seconds: what began by it may have begun so much later, and gets so much longer.
+TICK_S = 1.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds a connection may rest between two requests, and seconds for a head, for a body beyond what its size
+    needs, and for an answer that waits to be read."""
+
+    keep_alive_s: float = 75.0
+    read_s: float = 30.0
+
+    def transfer(self, length: int) -> float:
+        """How long so many bytes may take, either way."""
+        return self.read_s + length / BODY_BYTES_PER_S
+
+    def overdue(self, connection: Any, now: float) -> bool:
+        """Whether a connection has been in its present phase for too long."""
+        now -= TICK_S
+        if connection.read_by is not None:  # an answer waits for its reader
+            return bool(now > connection.read_by)
+        phase = connection.phase
+        if phase == WORKING:
+            return False
+        limit = self.keep_alive_s if phase == IDLE else self.read_s if phase == READING_HEAD else connection.allowed
+        return bool(now - connection.since > limit)
 
 
 def body_seconds(length: int) -> float:
-    """How long a body of so many bytes may take."""
-    return BODY_S + length / BODY_BYTES_PER_S
+    """How long a body of so many bytes may take where nothing else was said."""
+    return Limits().transfer(length)
 
 
 class Clock:
@@ -33,19 +56,10 @@ class Clock:
         self.now = self._loop.time()
 
 
-async def watch(clock: Clock, connections: Iterable[Any]) -> None:
+async def watch(clock: Clock, limits: Limits, connections: Iterable[Any]) -> None:
     """Every second, end what took too long; for ever."""
     while True:
-        await asyncio.sleep(1)
+        await asyncio.sleep(TICK_S)
         clock.tick()
-        for connection in [c for c in connections if overdue(c, clock.now)]:
+        for connection in [c for c in connections if limits.overdue(c, clock.now)]:
             connection.too_slow()
-
-
-def overdue(connection: Any, now: float) -> bool:
-    """Whether a connection has been in its present phase for too long."""
-    phase = connection.phase
-    if phase == WORKING:
-        return False
-    limit = KEEP_ALIVE_S if phase == IDLE else HEAD_S if phase == READING_HEAD else connection.allowed
-    return bool(now - connection.since > limit)

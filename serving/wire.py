@@ -12,7 +12,7 @@ from serving.protocol.errors import ServingError
 from serving.rest import Asked, Headers, RequestIds
 from serving.routes import Router
 from serving.runtime import Runtime
-from serving.slow import Clock
+from serving.slow import Clock, Limits
 
 _REMEMBERED = 1024
 
@@ -26,6 +26,7 @@ class Wire:
         self.router = Router()
         self.ids = RequestIds()
         self.clock = Clock(loop)
+        self.limits = Limits(runtime.options.keep_alive_s, runtime.options.read_s)
         # Parsed heads of inferences by their very bytes.
         self.heads: dict[bytes, Asked] = {}
 
