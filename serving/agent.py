@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from serving.control import Control, ControlError
-from serving.document import Document, DocumentError, EndpointSpec, Placement, parse_document
+from serving.document import Document, DocumentError, EndpointSpec, Placement, UpstreamSpec, parse_document
 from serving.model import Model, ModelError, load_model
 from serving.runtime import Runtime
 from serving.store import Store, StoreError
@@ -50,6 +50,9 @@ class Agent(threading.Thread):
         self._models: dict[tuple[str, ...], Model] = {}
         self._draining: list[tuple[Table, list[Deployment]]] = []
         self._document: Document | None = None
+        self._failed: dict[str, str] = {}
+        self._lock = threading.Lock()  # reports are made up here, and in the loop when an upstream's state changes
+        runtime.on_health = self._publish
         self._refusal: tuple[str, set[str]] | None = None
         self._etag: str | None = None
         self._retry_at: float | None = None
@@ -146,6 +149,7 @@ class Agent(threading.Thread):
         self._document = document
         failed: dict[str, str] = {}
         self._publish(loading=[d for e in document.endpoints for d in e.deployments])
+        problems = {} if from_disk else self._ask_upstreams(document)  # at the start they are believed
         for spec in document.endpoints:
             for placement in spec.deployments:
                 if self.stopping.is_set():
@@ -155,8 +159,8 @@ class Agent(threading.Thread):
                     self.trust.check(placement)
                     if placement.upstream is None:
                         self._load(placement, download=not from_disk)
-                    elif not from_disk:  # at the start it is believed: who knows what else is down
-                        self.runtime.shared.upstream(placement.upstream).check()
+                    elif problems.get(placement.upstream):
+                        raise UpstreamError(problems[placement.upstream])
                 except (ModelError, StoreError, TrustError, ControlError, UpstreamError, OSError) as error:
                     reason = error.strerror if isinstance(error, OSError) else str(error)
                     failed[placement.id] = (reason or type(error).__name__)[:300]
@@ -179,7 +183,21 @@ class Agent(threading.Thread):
         self._models = {key: model for key, model in self._models.items() if key in used}
         if not from_disk:
             self._save(document, table)
-        self._publish(failed=failed)
+        self._failed = failed
+        self._publish()
+
+    def _ask_upstreams(self, document: Document) -> dict[UpstreamSpec, str]:
+        """What is wrong with upstreams that do not answer yet; those that do are looked at in the background."""
+        known = {d.placement.upstream for d in self.runtime.table.deployments().values() if d.upstream is not None}
+        wanted = {d.upstream for e in document.endpoints for d in e.deployments if d.upstream is not None}
+        upstreams = [self.runtime.shared.upstream(spec) for spec in wanted - known]
+
+        async def ask() -> None:
+            await asyncio.gather(*(upstream.look() for upstream in upstreams))
+
+        if upstreams:
+            asyncio.run_coroutine_threadsafe(ask(), self.loop).result()
+        return {upstream.spec: upstream.problem for upstream in upstreams}
 
     def _load(self, placement: Placement, download: bool) -> Model:
         key = _key(placement)
@@ -215,7 +233,8 @@ class Agent(threading.Thread):
     def _swap(self, table: Table) -> None:
         former = self.runtime.swap_blocking(self.loop, table)
         gone = [d for i, d in former.deployments().items() if i not in table.deployments() and d.answers]
-        self._draining.append((former, gone))
+        with self._lock:
+            self._draining.append((former, gone))
 
     def _save(self, document: Document, table: Table) -> None:
         """Keep what is served, not what was wished: after a restart without a control plane, an endpoint
@@ -240,7 +259,14 @@ class Agent(threading.Thread):
 
     # -- reporting --------------------------------------------------------------------------------
 
-    def _publish(self, failed: dict[str, str] | None = None, loading: list[Placement] | None = None) -> None:
+    def _publish(self, loading: list[Placement] | None = None) -> None:
+        with self._lock:
+            status = self._statuses(loading)
+            if status != self.status:
+                self.status = status
+                self._changed()
+
+    def _statuses(self, loading: list[Placement] | None) -> dict[str, dict[str, Any]]:
         self._draining = [(table, gone) for table, gone in self._draining if table.inflight > 0]
         status: dict[str, dict[str, Any]] = {}
         for _, gone in self._draining:
@@ -250,21 +276,22 @@ class Agent(threading.Thread):
         for placement in loading or ():
             if placement.id not in current:
                 status[placement.id] = _entry("loading", "", placement.sha256, 0)
-        if failed is None:
-            failed = {i: s["reason"] for i, s in self.status.items() if s["state"] == "failed"}
+        failed = self._failed
         wished = {p.id: p for e in (self._document.endpoints if self._document else ()) for p in e.deployments}
         for ident, reason in failed.items():
             if ident in wished:
                 status[ident] = _entry("failed", reason, wished[ident].sha256, 0)
         text, named = self._refusal or ("", set())
         for ident, deployment in current.items():
-            if deployment.answers and ident not in failed:
+            if not deployment.answers or ident in failed:
+                continue
+            if deployment.upstream is not None and not deployment.upstream.ready:
+                status[ident] = _state(deployment, "failed", deployment.upstream.problem)
+            else:
                 status[ident] = _state(deployment, "ready", text)
         for ident in named - status.keys():
             status[ident] = _entry("failed", text, "", 0)
-        if status != self.status:
-            self.status = status
-            self._changed()
+        return status
 
     def _changed(self) -> None:
         self.changes += 1

@@ -117,7 +117,10 @@ class Call:
         if deployment is None or deployment.batch_most <= 1:
             return 1
         limit = deployment.batch_most
-        self.rows = len(next(iter(self.feeds.values())))
+        rows = {len(array) for array in self.feeds.values()}
+        if len(rows) != 1:
+            return 1  # put together with another's, they might seem to fit each other
+        (self.rows,) = rows
         return limit if 0 < self.rows < limit else 1
 
     def run(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import threading
 import time
 from functools import partial
 from typing import Any
@@ -16,7 +17,6 @@ from typing import Any
 from serving.call import Call, ModelFailure
 from serving.compute import Completions
 from serving.lane import Lane, kind_of, run_alone, run_some
-from serving.model import Model
 from serving.protocol.errors import BadInput, ServingError
 from serving.runtime import Runtime
 from serving.table import Endpoint
@@ -36,6 +36,7 @@ class Dataplane:
         self._completions = Completions(loop, self._returned)
         self._at_hand: list[Call] = []
         self._forwarding: set[asyncio.Task[None]] = set()
+        self._lock = threading.Lock()
 
     def endpoint(self, name: str, authorization: bytes | None) -> Endpoint:
         """The endpoint of a name that this caller may use. Raises ServingError (401, 403, 404, 503)."""
@@ -52,7 +53,11 @@ class Dataplane:
         endpoint = self.runtime.table.endpoints.get(name)
         if endpoint is None:
             return self.endpoint(name, authorization)
-        endpoint.admit(authorization)
+        try:
+            endpoint.admit(authorization)
+        except ServingError as error:
+            self.runtime.over_quota += error.status == 429
+            raise
         return endpoint
 
     def infer(self, call: Call) -> None:
@@ -78,7 +83,7 @@ class Dataplane:
                         return
                     call.run()
                 else:
-                    self._lane(call.model()).add(call)
+                    self._lane(call).add(call)
                     return
         except ServingError as error:
             call.error = error
@@ -112,7 +117,7 @@ class Dataplane:
             call.input_s = time.perf_counter() - begun
             if not self._admit(call):
                 if call.batch_limit() > 1 or call.gate is not None:
-                    self._lane(call.model()).add(call)
+                    self._lane(call).add(call)
                     return
                 run_alone(call)
         except ServingError as error:
@@ -124,16 +129,18 @@ class Dataplane:
     def _admit(self, call: Call) -> bool:
         """Limits and cache of the picked deployment; whether the call needs no run here. Raises ServingError."""
         deployment = call.deployment
-        if deployment is None or deployment.upstream is not None:
+        if deployment is None:
             return True
         gate = deployment.gate
         if gate is not None:
             gate.enter()
             call.gate = gate
+        if deployment.upstream is not None:
+            return True
         cache = call.endpoint.cache
         if cache is None:
             return False
-        call.cache_key = cache.key(deployment.id, call.asked, call.feeds)
+        call.cache_key = cache.key(deployment.cache_id, call.asked, call.feeds)
         held = cache.get(call.cache_key)
         if held is None:
             return False
@@ -142,10 +149,16 @@ class Dataplane:
         call.complete(held)
         return True
 
-    def _lane(self, model: Model) -> Lane:
-        lane = model.lane
+    def _lane(self, call: Call) -> Lane:
+        """The queue of a call: of its gate where there is one, so that no other deployment's calls stand in it."""
+        holder = call.gate if call.gate is not None else call.model()
+        lane: Lane | None = holder.lane
         if lane is None:
-            lane = model.lane = Lane(self.runtime.compute, self._completions)
+            with self._lock:  # loop and pool may both be first
+                lane = holder.lane
+                if lane is None:
+                    limit = call.gate.concurrency if call.gate is not None else None
+                    lane = holder.lane = Lane(self.runtime.compute, self._completions, limit)
         return lane
 
     def _returned(self, call: Call) -> None:
@@ -172,7 +185,13 @@ class Dataplane:
         assert deployment is not None and deployment.upstream is not None
         begun = time.perf_counter()
         try:
-            call.answer = await call.forward(deployment.upstream)
+            if call.gate is None:
+                call.answer = await call.forward(deployment.upstream)
+            else:
+                async with call.gate.turns:
+                    call.queue_s += time.perf_counter() - begun
+                    begun = time.perf_counter()
+                    call.answer = await call.forward(deployment.upstream)
         except ServingError as error:
             call.error = error.with_traceback(None)
         except Exception as error:

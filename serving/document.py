@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from serving.protocol.errors import shown
 
@@ -16,6 +17,8 @@ STICKY_HEADER = "x-slipway-key"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _HEADER = re.compile(r"[a-z0-9-]{1,64}")
+_URL = re.compile(r"https?://[^\s/?#@\\]+(/[^\s?#\\]*)?")
+_UPSTREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,200}")
 
 
@@ -231,12 +234,22 @@ def _placement(item: Any, where: str) -> Placement:
 def _upstream(item: Any, where: str) -> UpstreamSpec:
     where = f"{where}, upstream"
     url = _need(item, "url", (str,), where)
-    if not url.startswith(("http://", "https://")):
-        raise DocumentError(f"{where}: url must start with http:// or https://")
+    try:
+        whole = _URL.fullmatch(url) and url.isascii() and url.isprintable()
+        parts = urlsplit(url)
+        whole = whole and parts.hostname and parts.port != 0
+    except ValueError:
+        whole = False
+    if not whole:
+        raise DocumentError(f"{where}: url must be http:// or https:// with a host, an optional port and path")
     version = item.get("version")
+    model = _need(item, "model", (str,), where)
+    for name in (model, *(() if version is None else (str(version),))):
+        if not _UPSTREAM_NAME.fullmatch(name):
+            raise DocumentError(f"{where}: {shown(name)!r} is not a plain name")
     return UpstreamSpec(
         url=url.rstrip("/"),
-        model=_need(item, "model", (str,), where),
+        model=model,
         version=None if version is None else str(version),
         timeout_s=float(_within(item, "timeout_s", (int, float), 0.01, 3600, where, 10.0)),
     )

@@ -18,11 +18,13 @@ from serving.protocol.errors import ServingError
 
 
 class Lane:
-    """The calls of one model on their way through the compute threads."""
+    """The calls of one model, or of one gate, on their way through the compute threads; no more than `most` runs
+    go on at once."""
 
-    def __init__(self, compute: Compute, completions: Completions) -> None:
+    def __init__(self, compute: Compute, completions: Completions, most: int | None = None) -> None:
         self._compute = compute
         self._completions = completions
+        self._most = most
         self._waiting: deque[tuple[Call, float]] = deque()
         self._running = 0
         self._lock = threading.Lock()
@@ -43,7 +45,7 @@ class Lane:
             run_together(calls)
         with self._lock:
             self._running -= 1
-            left = bool(self._waiting) and calls[0].gate is not None
+            left = bool(self._waiting) and self._most is not None
         self._completions.put(*calls)
         if left:  # its own turn may have found the limit reached: it must not be forgotten
             self._compute.submit(self._work)
@@ -52,8 +54,7 @@ class Lane:
         with self._lock:
             if not self._waiting:
                 return []
-            gate = self._waiting[0][0].gate
-            if gate is not None and self._running >= gate.concurrency:
+            if self._most is not None and self._running >= self._most:
                 return []
             self._running += 1
             now = time.perf_counter()
@@ -62,10 +63,12 @@ class Lane:
             taken = [call]
             limit = call.batch_limit()
             if limit > 1 and self._waiting:
-                rows, kind = call.rows, kind_of(call)
+                rows, kind, model = call.rows, kind_of(call), call.model()
                 while self._waiting:
                     other, since = self._waiting[0]
-                    if rows + other.rows > limit or other.batch_limit() < limit or kind_of(other) != kind:
+                    if other.batch_limit() < limit or rows + other.rows > limit:
+                        break
+                    if other.model() is not model or kind_of(other) != kind:
                         break
                     self._waiting.popleft()
                     other.queue_s += now - since
@@ -108,9 +111,9 @@ def run_together(calls: list[Call]) -> None:
     """Run calls of one kind as a single batch and give each its rows. A batch that fails is run one by one,
     so that a bad request fails alone."""
     first = calls[0]
-    feeds = {name: np.concatenate([call.feeds[name] for call in calls]) for name in first.feeds}
     begun = time.perf_counter()
     try:
+        feeds = {name: np.concatenate([call.feeds[name] for call in calls]) for name in first.feeds}
         arrays = first.model().run(first.asked, feeds)
         total = sum(call.rows for call in calls)
         if any(len(array) != total for array in arrays):
@@ -126,6 +129,6 @@ def run_together(calls: list[Call]) -> None:
         call.batch = len(calls) if call is first else 0
         try:
             call.complete([array[at : at + call.rows] for array in arrays])
-        except ServingError as error:
-            call.error = error.with_traceback(None)
+        except Exception as error:  # the other calls' answers must not be lost by it
+            call.error = call.failure(error).with_traceback(None)
         at += call.rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import mmap
 import os
@@ -9,16 +10,23 @@ import struct
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from serving.protocol.errors import ServingError
 
 
 class Gate:
-    """At most `concurrency + queue` calls of a deployment in this process, running and waiting together."""
+    """At most `concurrency + queue` calls of a deployment in this process, running and waiting together.
+
+    It outlives routing tables, or each new one would let in as many again. `lane` is the queue of its calls, made
+    by the dataplane, of whose runs no more than `concurrency` go on at once; `turns` is the same for calls that
+    another server answers. A call cheap enough to run in the event loop is not counted among them."""
 
     def __init__(self, concurrency: int, queue: int) -> None:
         self.concurrency = concurrency
         self.queue = queue
+        self.lane: Any = None
+        self.turns = asyncio.Semaphore(concurrency)
         self._inside = 0
         self._lock = threading.Lock()
 
@@ -94,7 +102,9 @@ class Quota:
         """Count a request. Raises ServingError 429 with Retry-After when the allowance is used up."""
         # One clock for all processes: the machine's uptime.
         now = time.monotonic()
-        due = max(self._ledger.read(self._offset), now)
+        # Where the quota was smaller before, what it owed then would last too long.
+        latest = now + self._tolerance + self._interval
+        due = min(max(self._ledger.read(self._offset), now), latest)
         if due - now > self._tolerance + 1e-9:
             wait = max(1, math.ceil(due - self._tolerance - now))
             raise ServingError(429, "this token is over its quota of requests", ((b"retry-after", b"%d" % wait),))

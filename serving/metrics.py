@@ -128,16 +128,20 @@ def _deployment_metrics(deployments: dict[Any, dict[str, Any]]) -> Iterator[Metr
     latency = HistogramMetricFamily(
         "slipway_inference_seconds", "From the whole body read to the answer", labels=_LABELS
     )
+    rejected = CounterMetricFamily("slipway_inferences_rejected", "Inferences refused by a limit", labels=_LABELS)
+    cached = CounterMetricFamily("slipway_inferences_cached", "Inferences answered from memory", labels=_LABELS)
     for key, total in sorted(deployments.items()):
         requests.add_metric(list(key), total["requests"])
         errors.add_metric(list(key), total["errors"])
+        rejected.add_metric(list(key), total["rejected"])
+        cached.add_metric(list(key), total["cache_hits"])
         edges = [(GAMMA ** (int(index) + 1), count) for index, count in total["latency"].items()]
         buckets = [
             (f"{bound / 1e6:g}", float(sum(count for edge, count in edges if edge <= bound))) for bound in _BOUNDS
         ]
         buckets.append(("+Inf", float(sum(count for _, count in edges))))
         latency.add_metric(list(key), buckets=buckets, sum_value=total["total_us"] / 1e6)
-    yield from (requests, errors, latency)
+    yield from (requests, errors, rejected, cached, latency)
 
 
 def render(snapshots: list[dict[str, Any]]) -> bytes:

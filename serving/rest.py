@@ -127,11 +127,12 @@ class RestCall(Call):
         return encode(deployment.opening, envelope, self.model(), self.names, arrays)
 
     async def forward(self, upstream: Upstream) -> Encoded:
-        deployment, asked = self.deployment, self.asking
+        deployment, json_size = self.deployment, self.asking.json_size
         assert deployment is not None
-        headers = {"content-type": asked.content_type.decode("latin-1"), "x-request-id": self.request_id.decode()}
-        if asked.json_size is not None:
-            headers["inference-header-content-length"] = asked.json_size.decode()
+        headers = {"content-type": "application/json", "x-request-id": self.request_id.decode()}
+        if json_size is not None:
+            headers["content-type"] = "application/octet-stream"
+            headers["inference-header-content-length"] = json_size.decode()
         return await upstream.rest(deployment.endpoint, deployment.version, self.body, headers)
 
     def forget(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from serving.compute import Compute, Cores
@@ -15,9 +16,12 @@ from serving.options import Options
 from serving.shadow import Mirror
 from serving.table import Shared, Table
 from serving.telemetry import Recorder
+from serving.upstream import Upstream
 
 # Bodies being read may hold this much in all, as a multiple of the largest single one.
 BODY_BUDGET = 4
+# Between two questions whether upstreams are ready.
+LOOK_EVERY_S = 3.0
 
 
 class Runtime:
@@ -27,7 +31,10 @@ class Runtime:
         self.options = options
         self.index = index
         self.table = Table(0, {})
+        self._former: list[Table] = []  # what calls in flight may still hold
         self._closing: set[asyncio.Task[None]] = set()
+        self._looking: asyncio.Task[None] | None = None
+        self.on_health: Callable[[], object] | None = None  # an upstream became ready, or ceased to be
         self.loaded = False  # a first table was put in place
         self.draining = False
         self.recorder = Recorder()
@@ -44,6 +51,7 @@ class Runtime:
         self.reports_dropped = 0
         self.reports_failed = 0
         self.load_failures = 0
+        self.over_quota = 0
 
     def swap(self, table: Table) -> Table:
         """Put a new table in place; the former one, which requests in flight may still hold."""
@@ -51,12 +59,24 @@ class Runtime:
         self.loaded = True
         alive = {d.id for d in table.deployments().values() if d.placement.mode == "shadow"}
         self.mirror.forget(alive)
-        used = {d.placement.upstream for d in table.deployments().values() if d.placement.upstream is not None}
-        for upstream in self.shared.forget(used):
-            task = asyncio.get_running_loop().create_task(upstream.close())
+        self._former = [held for held in (*self._former, former) if held.inflight]
+        loop = asyncio.get_running_loop()
+        for upstream in self.shared.forget(table):
+            task = loop.create_task(_close(upstream, list(self._former)))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
+        if self.shared.upstreams() and (self._looking is None or self._looking.done()):
+            self._looking = loop.create_task(self._look())
         return former
+
+    async def _look(self) -> None:
+        """Ask upstreams every few seconds whether they are ready, for as long as there are any."""
+        while upstreams := self.shared.upstreams():
+            before = [upstream.problem for upstream in upstreams]
+            await asyncio.gather(*(upstream.look() for upstream in upstreams))
+            if before != [upstream.problem for upstream in upstreams] and self.on_health is not None:
+                self.on_health()
+            await asyncio.sleep(LOOK_EVERY_S)
 
     def snapshot(self) -> dict[str, Any]:
         """This process's numbers for /metrics."""
@@ -64,9 +84,8 @@ class Runtime:
             "generation": self.table.generation,
             "inflight_requests": self.table.inflight,
             "models_loaded": sum(d.model is not None for d in self.table.deployments().values()),
-            "upstreams_open": sum(
-                d.upstream is not None and d.upstream.breaker.open for d in self.table.deployments().values()
-            ),
+            "upstreams_open": sum(upstream.breaker.open for upstream in self.shared.upstreams()),
+            "upstreams_not_ready": sum(not upstream.ready for upstream in self.shared.upstreams()),
             "uptime_seconds": round(time.time() - self.started, 1),
         }
         if self.options.control_url:
@@ -78,8 +97,8 @@ class Runtime:
             "telemetry_reports_failed": self.reports_failed,
             "shadow_requests_dropped": self.mirror.dropped,
             "model_load_failures": self.load_failures,
-            "cache_hits": sum(cache.hits for cache in self.shared.cached().values()),
-            "cache_misses": sum(cache.misses for cache in self.shared.cached().values()),
+            "requests_over_quota": self.over_quota,
+            **self.shared.counted(),
         }
         return snapshot(self.snapshots.base, self.recorder.totals(), counters, dict(self.responses), gauges, self.index)
 
@@ -90,3 +109,10 @@ class Runtime:
     def swap_blocking(self, loop: asyncio.AbstractEventLoop, table: Table) -> Table:
         """As `swap`, called from another thread; returns when it is done."""
         return asyncio.run_coroutine_threadsafe(self.swap_from_thread(table), loop).result()
+
+
+async def _close(upstream: Upstream, tables: list[Table]) -> None:
+    """Close an upstream when no call can want it any more."""
+    while any(table.inflight for table in tables):
+        await asyncio.sleep(0.2)
+    await upstream.close()

@@ -6,7 +6,9 @@ import bisect
 import hashlib
 import hmac
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from serving.cache import ResponseCache
 from serving.document import EndpointSpec, Placement, UpstreamSpec
@@ -24,37 +26,65 @@ _ANY = 4096
 
 
 class Shared:
-    """What outlives a routing table: the caches of endpoints and the ledger of quotas."""
+    """What outlives a routing table: caches of endpoints, gates of deployments, upstreams, the ledger of quotas."""
 
     def __init__(self, ledger: Ledger | None = None) -> None:
         self.ledger = ledger or Ledger(None)
+        self.counts: Counter[str] = Counter()  # of all upstreams, and of caches that are gone
         self._caches: dict[str, ResponseCache] = {}
+        self._gates: dict[str, Gate] = {}
         self._upstreams: dict[UpstreamSpec, Upstream] = {}
 
     def cache(self, spec: EndpointSpec) -> ResponseCache | None:
         """The endpoint's cache as its spec wants it, the present one where it already is so."""
-        if spec.cache is None:
-            self._caches.pop(spec.name, None)
-            return None
         held = self._caches.get(spec.name)
-        if held is None or (held.max_bytes, held.ttl_s) != spec.cache:
+        if held is not None and (held.max_bytes, held.ttl_s) != spec.cache:
+            self._drop_cache(spec.name)
+            held = None
+        if held is None and spec.cache is not None:
             held = self._caches[spec.name] = ResponseCache(*spec.cache)
+        return held
+
+    def _drop_cache(self, name: str) -> None:
+        cache = self._caches.pop(name)
+        self.counts.update(cache_hits=cache.hits, cache_misses=cache.misses)
+
+    def gate(self, ident: str, limits: tuple[int, int]) -> Gate:
+        """The gate of a deployment, the present one where its limits are the same."""
+        held = self._gates.get(ident)
+        if held is None or (held.concurrency, held.queue) != limits:
+            held = self._gates[ident] = Gate(*limits)
         return held
 
     def upstream(self, spec: UpstreamSpec) -> Upstream:
         """The upstream of a spec, the present one where there is one."""
         held = self._upstreams.get(spec)
         if held is None:
-            held = self._upstreams[spec] = Upstream(spec)
+            held = self._upstreams[spec] = Upstream(spec, self.counts)
         return held
 
-    def forget(self, used: set[UpstreamSpec]) -> list[Upstream]:
-        """Let go of the upstreams that are no longer used: theirs to close."""
-        return [self._upstreams.pop(spec) for spec in set(self._upstreams) - used]
+    def upstreams(self) -> list[Upstream]:
+        """All upstreams."""
+        return list(self._upstreams.values())
 
-    def cached(self) -> dict[str, ResponseCache]:
-        """Caches by endpoint."""
-        return dict(self._caches)
+    def forget(self, table: Table) -> list[Upstream]:
+        """Let go of what a table does not use; the upstreams among it are the caller's to close."""
+        for name in self._caches.keys() - table.endpoints.keys():
+            self._drop_cache(name)
+        deployments = table.deployments()
+        for ident in self._gates.keys() - deployments.keys():
+            del self._gates[ident]
+        used = {d.placement.upstream for d in deployments.values()}
+        return [self._upstreams.pop(spec) for spec in self._upstreams.keys() - used]
+
+    def counted(self) -> dict[str, float]:
+        """Counters that never go back, whatever comes and goes."""
+        caches = list(self._caches.values())
+        return {
+            **self.counts,
+            "cache_hits": self.counts["cache_hits"] + sum(cache.hits for cache in caches),
+            "cache_misses": self.counts["cache_misses"] + sum(cache.misses for cache in caches),
+        }
 
 
 class Deployment:
@@ -65,6 +95,7 @@ class Deployment:
         self.placement = placement
         self.id = placement.id
         self.version = placement.version
+        self.cache_id = f"{placement.id} {placement.sha256}"
         self.model = model
         self.reason = reason
         # Its refusals of a request's tensors count as errors only where another live deployment of the
@@ -82,6 +113,18 @@ class Deployment:
     def answers(self) -> bool:
         """Whether a request can be given to it."""
         return self.model is not None or self.upstream is not None
+
+    @property
+    def well(self) -> bool:
+        """Whether it would answer, as far as is known: an upstream may have said that it is not ready."""
+        return self.model is not None or (self.upstream is not None and self.upstream.ready)
+
+    @property
+    def signature(self) -> Any:
+        """Its inputs, to compare with another's; None when they are not known."""
+        if self.model is not None:
+            return self.model.signature
+        return self.upstream and self.upstream.signature and (self.upstream.signature,)
 
 
 class Endpoint:
@@ -104,9 +147,8 @@ class Endpoint:
         for digest in spec.tokens:
             self._tokens.setdefault(digest[:8], []).append(digest)
         self.deployments = tuple(deployments)
-        if spec.limits is not None:
-            for deployment in self.deployments:
-                deployment.gate = Gate(*spec.limits)
+        for deployment in self.deployments:
+            deployment.gate = shared.gate(deployment.id, spec.limits) if spec.limits is not None else None
         for deployment in self.deployments:
             if deployment.model is not None:
                 wish = spec.batching
@@ -122,14 +164,16 @@ class Endpoint:
         # What an upstream takes is its own affair.
         forwards = any(d.upstream is not None for d in ready)
         self.max_inputs = _ANY if forwards else max((len(d.model.inputs) for d in ready if d.model), default=1)
-        self.shadows = tuple(d for d in ready if d.placement.mode == "shadow")
+        # A copy is the tensors alone, which cannot be sent on.
+        self.shadows = tuple(d for d in ready if d.placement.mode == "shadow" and d.model is not None)
         self._bounds: list[float] = []
         total = 0.0
         for deployment in live:
             total += deployment.placement.weight
             self._bounds.append(total)
         self._total = total
-        differ = len({d.model.signature for d in live if d.model is not None}) > 1
+        signatures = {d.signature for d in live}
+        differ = len(signatures) > 1 or (None in signatures and len(live) > 1)
         for deployment in live:
             deployment.blame_input = differ
 
@@ -175,7 +219,20 @@ class Endpoint:
             raise ServingError(503, f"model {self.name!r} has no deployment ready", ((b"retry-after", b"1"),))
         if len(live) == 1:
             return live[0]
-        return live[bisect.bisect_right(self._bounds, self._point(key), hi=len(live) - 1)]
+        chosen = live[bisect.bisect_right(self._bounds, self._point(key), hi=len(live) - 1)]
+        return chosen if chosen.upstream is None or chosen.upstream.ready else self._instead(chosen, key)
+
+    def _instead(self, chosen: Deployment, key: str | bytes | None) -> Deployment:
+        """Another one in the place of one that is not ready, by the weights among those that are."""
+        well = [d for d in self.live if d.well]
+        if not well:
+            return chosen
+        point = self._point(key) / self._total * sum(d.placement.weight for d in well)
+        for deployment in well:
+            point -= deployment.placement.weight
+            if point < 0:
+                return deployment
+        return well[-1]
 
     def _point(self, key: str | bytes | None) -> float:
         """Where a key falls in [0, total): the same in every process, evenly spread."""
@@ -201,12 +258,11 @@ class Endpoint:
     def ready(self, version: str | None) -> bool:
         """Whether a request would find a deployment. Raises ServingError 404 for an unknown version."""
         try:
-            self.pick(version, b"")
+            return self.pick(version, b"").well
         except ServingError as error:
             if error.status == 404:
                 raise
             return False
-        return True
 
 
 class Table:
