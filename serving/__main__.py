@@ -7,6 +7,8 @@ import sys
 
 # Before numpy is imported: the parent must stay single-threaded, because it forks the children.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# gRPC's core calls it an error that its listener is closed before a process leaves.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def main() -> int:
