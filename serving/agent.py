@@ -57,6 +57,7 @@ class Agent(threading.Thread):
         self._etag: str | None = None
         self._retry_at: float | None = None
         self._retries = 0
+        self._unsaved = False
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -128,6 +129,8 @@ class Agent(threading.Thread):
             # A control plane that does not wait must not be asked in a tight loop.
             self.stopping.wait(random.uniform(0.5, 1.0))  # noqa: S311
         self._retry_if_due()
+        if self._unsaved and self._document is not None:
+            self._save(self._document, self.runtime.table)
         self._publish()
 
     def _retry_if_due(self) -> None:
@@ -255,7 +258,11 @@ class Agent(threading.Thread):
             self.store.save_state({"generation": document.generation, "endpoints": raw})
             self.store.collect_garbage(keep)
         except OSError as error:
-            log.error("the desired state could not be saved: %s", error.strerror)
+            if not self._unsaved:  # said once, and tried again until it works
+                log.error("the desired state could not be saved: %s", error.strerror)
+            self._unsaved = True
+        else:
+            self._unsaved = False
 
     # -- reporting --------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,8 +41,9 @@ class Evidence:
 UNMEASURED = Evidence((), "not measured")
 
 
-def measure(model: Model) -> Evidence:
-    """Run a loaded model with 1, 2, 4 … random rows. Never raises: whatever goes wrong is a reason against."""
+def measure(model: Model, options: Any = None) -> Evidence:
+    """Run a loaded model with 1, 2, 4 … random rows; `options` may end it. Never raises: whatever goes wrong is a
+    reason against."""
     reason = _unfit(model)
     if reason:
         return Evidence((), reason)
@@ -51,9 +52,9 @@ def measure(model: Model) -> Evidence:
         row = sum(_rows(tensor, 1, rng).nbytes for tensor in model.inputs)
         most = min(SIZES[-1], max(3, MAX_TRIAL // max(1, row)))
         rows = {tensor.name: _rows(tensor, most, rng) for tensor in model.inputs}
-        if not _independent(model, rows):
+        if not _independent(model, rows, options):
             return Evidence((), "off: rows of one run influence each other")
-        return _timed(model, rows, most)
+        return _timed(model, rows, most, options)
     except Exception as error:
         return Evidence((), f"off: a trial run failed ({type(error).__name__})")
 
@@ -82,18 +83,18 @@ def _rows(tensor: Tensor, count: int, rng: np.random.Generator) -> np.ndarray:
     return rng.integers(0, 2, shape).astype(dtype)
 
 
-def _independent(model: Model, feeds: dict[str, np.ndarray]) -> bool:
+def _independent(model: Model, feeds: dict[str, np.ndarray], options: Any) -> bool:
     """Whether three rows run together give what each gives alone, up to rounding."""
-    together = model.run(model.output_names, {name: array[:3] for name, array in feeds.items()})
+    together = model.run(model.output_names, {name: array[:3] for name, array in feeds.items()}, options)
     for row in range(3):
-        alone = model.run(model.output_names, {name: array[row : row + 1] for name, array in feeds.items()})
+        alone = model.run(model.output_names, {name: array[row : row + 1] for name, array in feeds.items()}, options)
         for one, all_ in zip(alone, together, strict=True):
             if len(all_) != 3 or not np.allclose(one[0], all_[row], rtol=1e-3, atol=1e-4, equal_nan=True):
                 return False
     return True
 
 
-def _timed(model: Model, feeds: dict[str, np.ndarray], most: int) -> Evidence:
+def _timed(model: Model, feeds: dict[str, np.ndarray], most: int, options: Any) -> Evidence:
     began = time.perf_counter()
     best: dict[int, float] = {}
     sizes = [1, *(size for size in SIZES if size <= max(most, 2))]
@@ -103,7 +104,7 @@ def _timed(model: Model, feeds: dict[str, np.ndarray], most: int) -> Evidence:
                 break
             part = {name: array[:rows] for name, array in feeds.items()}
             start = time.perf_counter()
-            model.run(model.output_names, part)
+            model.run(model.output_names, part, options)
             taken = time.perf_counter() - start
             best[rows] = min(taken, best.get(rows, taken))
         if time.perf_counter() - began > _ENOUGH_S:

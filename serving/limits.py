@@ -59,7 +59,8 @@ class Ledger:
             return
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            os.ftruncate(handle, size)
+            # Taken now: on a disk that is full by then, writing to a hole of a mapped file kills the process.
+            os.posix_fallocate(handle, 0, size)
             self._map = mmap.mmap(handle, size)
         finally:
             os.close(handle)
@@ -102,9 +103,11 @@ class Quota:
         """Count a request. Raises ServingError 429 with Retry-After when the allowance is used up."""
         # One clock for all processes: the machine's uptime.
         now = time.monotonic()
-        # Where the quota was smaller before, what it owed then would last too long.
+        due = max(self._ledger.read(self._offset), now)
         latest = now + self._tolerance + self._interval
-        due = min(max(self._ledger.read(self._offset), now), latest)
+        if due > latest:  # from when the quota was smaller: that would last too long
+            due = latest
+            self._ledger.write(self._offset, due)
         if due - now > self._tolerance + 1e-9:
             wait = max(1, math.ceil(due - self._tolerance - now))
             raise ServingError(429, "this token is over its quota of requests", ((b"retry-after", b"%d" % wait),))

@@ -88,13 +88,15 @@ class Model:
         self.memory_bytes = size
         self.provider = "cpu"
 
-    def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """Outputs in the order of `names`, as the protocol carries them. Raises ONNX Runtime's own exceptions,
-        and ServingError for an output that cannot be carried."""
+    def run(
+        self, names: list[str], feeds: dict[str, np.ndarray], options: ort.RunOptions | None = None
+    ) -> list[np.ndarray]:
+        """Outputs in the order of `names`, as the protocol carries them; `options` are for whoever may want to end
+        the run. Raises ONNX Runtime's own exceptions, and ServingError for an output that cannot be carried."""
         if self._direct:
-            result: list[np.ndarray] = self._run(names, feeds, None)
+            result: list[np.ndarray] = self._run(names, feeds, options)
             return result
-        return self._run_special(names, feeds, None)
+        return self._run_special(names, feeds, options)
 
     def shared_rows(self, limit: int, budget_ms: float) -> int:
         """Rows that may share a run within a limit and a time; 1 for never. What runs in the event loop stays
@@ -132,19 +134,21 @@ class Model:
                 times.append(time.perf_counter() - start)
                 if sum(times) > _ENOUGH_S:
                     break
+            # The least disturbed run: other processes share these cores while we load.
+            self.cost_us = min(times) * 1e6
+            # Zeros may be quick where other inputs take for ever: within the same limit.
+            self.batching = measure(self, options)
         except Exception as error:
-            if options.terminate:
-                raise ModelError(f"a trial run did not end within {WARM_LIMIT_S:.0f} s") from error
-            return f"not warmed: {_first_line(error)}"
+            if not options.terminate:
+                return f"not warmed: {_first_line(error)}"
         finally:
             timer.cancel()
-        # The least disturbed run: other processes share these cores while we load.
-        self.cost_us = min(times) * 1e6
+        if options.terminate:
+            raise ModelError(f"a trial run did not end within {WARM_LIMIT_S:.0f} s")
         elements = max(1, sum(array.size for array in feeds.values()))
-        if self.cost_us < THREAD_HOP_US:
+        if self.cost_us is not None and self.cost_us < THREAD_HOP_US:
             # A batch costs more than one row; beyond this many elements the call leaves the loop.
             self.inline_elements = int(elements * max(1.0, THREAD_HOP_US / max(self.cost_us, 1.0)))
-        self.batching = measure(self)
         return ""
 
 

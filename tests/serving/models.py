@@ -93,6 +93,44 @@ def slow(rounds: int = 3000) -> bytes:
     )
 
 
+def hanging(above: float) -> bytes:
+    """x FP32 [N,4] -> y FP32 [N,4]: at once while no value is above a limit, else after hours."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Mul", ["m_in", "m_in"], ["m_out"]),
+            helper.make_node("Identity", ["go_in"], ["go_out"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", T.INT64, []),
+            helper.make_tensor_value_info("go_in", T.BOOL, []),
+            helper.make_tensor_value_info("m_in", T.FLOAT, [1]),
+        ],
+        [
+            helper.make_tensor_value_info("go_out", T.BOOL, []),
+            helper.make_tensor_value_info("m_out", T.FLOAT, [1]),
+        ],
+    )
+    return _model(
+        [
+            helper.make_node("ReduceMax", ["x"], ["top"], keepdims=0),
+            helper.make_node("Sub", ["top", "above"], ["excess"]),
+            helper.make_node("Relu", ["excess"], ["more"]),
+            helper.make_node("Mul", ["more", "many"], ["much"]),
+            helper.make_node("Cast", ["much"], ["rounds"], to=T.INT64),
+            helper.make_node("Loop", ["rounds", "", "zero"], ["last"], body=body),
+            helper.make_node("Add", ["x", "last"], ["y"]),
+        ],
+        [info("x", T.FLOAT, ["N", 4])],
+        [info("y", T.FLOAT, ["N", 4])],
+        [
+            nh.from_array(np.array(above, np.float32), "above"),
+            nh.from_array(np.array(1e15, np.float32), "many"),
+            nh.from_array(np.zeros(1, np.float32), "zero"),
+        ],
+    )
+
+
 def failing() -> bytes:
     """x FP32 [N,4] -> never anything: four values do not make five."""
     return _model(
