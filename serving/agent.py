@@ -14,13 +14,13 @@ from collections.abc import Callable
 from typing import Any
 
 from serving.control import Control, ControlError
+from serving.destination import UpstreamError
 from serving.document import Document, DocumentError, EndpointSpec, Placement, UpstreamSpec, parse_document
 from serving.model import Model, ModelError, load_model
 from serving.runtime import Runtime
 from serving.store import Store, StoreError
 from serving.table import Deployment, Endpoint, Table
 from serving.trust import Trust, TrustError
-from serving.upstream import UpstreamError
 
 log = logging.getLogger("serving.agent")
 

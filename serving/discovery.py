@@ -57,16 +57,22 @@ def answer_model(route: Route, endpoint: Endpoint) -> Answer:
     deployment = speaker(endpoint, route.version)
     if route.kind == "config":
         return _json(configuration(endpoint, deployment))
-    model = deployment.model
-    if model is None:
+    model, upstream = deployment.model, deployment.upstream
+    if model is not None:
+        tensors = {
+            "inputs": [tensor.metadata() for tensor in model.inputs],
+            "outputs": [tensor.metadata() for tensor in model.outputs],
+        }
+    elif upstream is not None and upstream.tensors is not None:
+        tensors = upstream.tensors
+    else:
         raise ServingError(503, "the model is not ready")
     return _json(
         {
             "name": endpoint.name,
             "versions": sorted({d.version for d in endpoint.deployments}),
-            "platform": "onnxruntime_onnx",
-            "inputs": [tensor.metadata() for tensor in model.inputs],
-            "outputs": [tensor.metadata() for tensor in model.outputs],
+            "platform": "onnxruntime_onnx" if model is not None else "forwarded",
+            **tensors,
         }
     )
 
@@ -112,7 +118,7 @@ def answer_index(runtime: Runtime, authorization: bytes | None, body: bytes | by
     entries = []
     for endpoint in usable(runtime, authorization):
         for deployment in endpoint.deployments:
-            ready = deployment.answers
+            ready = deployment.well
             if only_ready and not ready:
                 continue
             entries.append(
@@ -120,7 +126,7 @@ def answer_index(runtime: Runtime, authorization: bytes | None, body: bytes | by
                     "name": endpoint.name,
                     "version": deployment.version,
                     "state": "READY" if ready else "UNAVAILABLE",
-                    "reason": "" if ready else "not loaded",
+                    "reason": "" if ready else "not ready" if deployment.answers else "not loaded",
                 }
             )
     return _json(entries)

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import http.cookiejar
-import ipaddress
 import itertools
 import logging
 import socket
-import time
 from collections import Counter
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -19,7 +17,9 @@ from urllib.parse import quote, urlsplit
 import httpx
 import orjson
 
+from serving.breaker import Breaker
 from serving.call import ModelFailure
+from serving.destination import UpstreamError, checked
 from serving.document import UpstreamSpec
 from serving.protocol.encode import Encoded
 from serving.protocol.errors import BadInput, ServingError, shown
@@ -35,64 +35,7 @@ MAX_HELD = 4 * MAX_ANSWER
 _MAX_ERROR = 64 << 10
 # Reading and writing the JSON of a larger answer would hold up the event loop.
 _POOL_JSON = 64 << 10
-# After so many failures in a row an upstream is left alone for a while; then one request tries it.
-BREAK_AFTER = 5
-BREAK_S = 5.0
-_AGAIN = ((b"retry-after", b"5"),)
 _SOON = ((b"retry-after", b"1"),)
-# Others than the link-local ones on which clouds hand out the machine's own credentials.
-_METADATA = (ipaddress.ip_network("fd00:ec2::/32"), ipaddress.ip_network("100.100.100.200/32"))
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-
-
-class UpstreamError(Exception):
-    """The upstream cannot be used; the text is for the person who deployed it."""
-
-
-class Breaker:
-    """Closed until BREAK_AFTER failures in a row; open for BREAK_S; then one trial decides."""
-
-    def __init__(self) -> None:
-        self._failures = 0
-        self._open_until = 0.0
-        self._trying = False
-
-    @property
-    def open(self) -> bool:
-        """Whether requests are refused just now."""
-        return self._failures >= BREAK_AFTER and (self._trying or time.monotonic() < self._open_until)
-
-    def enter(self) -> bool:
-        """Whether this request is the trial, which `leave` has to be told. Raises ModelFailure 503 while open."""
-        if self.open:
-            raise ModelFailure(503, "the server behind this model does not answer", _AGAIN)
-        self._trying = self._failures >= BREAK_AFTER
-        return self._trying
-
-    def leave(self, failed: bool, trial: bool) -> None:
-        """Tell how it went. What began before the breaker opened does not end the trial."""
-        if self._trying and not trial:
-            return
-        self._trying = False
-        self._failures = self._failures + 1 if failed else 0
-        if failed:
-            self._open_until = time.monotonic() + BREAK_S
-
-
-def checked(address: str) -> str:
-    """An address as it may be connected to. Raises UpstreamError for one that must never be asked: link-local and
-    the like, where clouds keep their credentials."""
-    plain = address.partition("%")[0]
-    found = ipaddress.ip_address(plain)
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None or found.sixtofour is not None:
-            found = found.ipv4_mapped or found.sixtofour or found
-        elif found in _NAT64:
-            found = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
-    forbidden = found.is_link_local or found.is_multicast or found.is_unspecified
-    if forbidden or any(found in network for network in _METADATA if network.version == found.version):
-        raise UpstreamError(f"the upstream's address {plain} must not be asked")
-    return address
 
 
 class Upstream:
@@ -106,7 +49,9 @@ class Upstream:
         self.breaker = Breaker()
         self.counts = Counter() if counts is None else counts
         self.problem = ""  # why it is not ready, as far as we know
-        self.signature: frozenset[tuple[str, str, tuple[int, ...]]] | None = None  # None: not known
+        # What it says of the model's tensors, and the inputs to compare with another's; None: not known.
+        self.tensors: dict[str, list[dict[str, Any]]] | None = None
+        self.signature: frozenset[tuple[str, str, tuple[int, ...]]] | None = None
         self._held = 0
         self._heard, self._silent = False, 0  # it answered once; so many questions in a row it did not
         parts = urlsplit(spec.url)
@@ -141,8 +86,8 @@ class Upstream:
             await self._resolve()
             status, _, _ = await self._try("GET", "/ready", b"", {}, LOOK_S)
             problem = "" if status == 200 else f"the upstream says its model is not ready ({status})"
-            if not problem and self.signature is None:
-                self.signature = await self._describe()
+            if not problem and self.tensors is None:
+                await self._describe()
         except UpstreamError as error:
             problem = str(error)
         except httpx.PoolTimeout:
@@ -178,14 +123,22 @@ class Upstream:
         self._addresses = []  # nothing that was believed before
         self._addresses = [checked(str(entry[4][0])) for entry in found]
 
-    async def _describe(self) -> frozenset[tuple[str, str, tuple[int, ...]]] | None:
-        """Its inputs, to compare with those of a deployment beside it; None where it does not tell."""
+    async def _describe(self) -> None:
+        """Learn its inputs and outputs, where it tells them as V2 has it."""
         status, _, content = await self._try("GET", "", b"", {}, LOOK_S)
         try:
-            inputs = orjson.loads(content)["inputs"] if status == 200 else []
-            return frozenset((i["name"], i["datatype"], tuple(i["shape"])) for i in inputs) or None
+            document = orjson.loads(content) if status == 200 else {}
+            tensors = {
+                part: [
+                    {"name": t["name"], "datatype": t["datatype"], "shape": list(t["shape"])} for t in document[part]
+                ]
+                for part in ("inputs", "outputs")
+            }
+            signature = frozenset((t["name"], t["datatype"], tuple(t["shape"])) for t in tensors["inputs"])
         except (orjson.JSONDecodeError, KeyError, TypeError):
-            return None
+            return
+        if signature:
+            self.tensors, self.signature = tensors, signature
 
     # -- inference ---------------------------------------------------------------------------------
 

@@ -65,6 +65,7 @@ def test_requests_never_fail_when_versions_and_weights_change_under_load(
     server = follow(serve, control, tmp_path, processes=2).wait_ready("m")
     wait_until(lambda: control.observed(1, 2))
     load = Load(server.url)
+    wait_until(lambda: load.answers[0.0])
     for n in range(1, 6):
         generation = control.publish(
             endpoint("m", deployment(str(n - 1), data[n - 1], 50), deployment(str(n), data[n], 50))

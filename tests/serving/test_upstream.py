@@ -14,9 +14,9 @@ import httpx
 import numpy as np
 import pytest
 
+from serving.breaker import BREAK_AFTER
 from serving.document import DocumentError, parse_document
 from serving.table import Deployment, Endpoint, Shared, Table
-from serving.upstream import BREAK_AFTER
 from tests.serving import models
 from tests.serving.conftest import Server, wait_until
 from tests.serving.control_plane import ControlPlane, deployment, endpoint
@@ -85,6 +85,11 @@ def test_canary_between_two_upstreams_answers_from_both_and_follows_the_weights(
     other = serve("--models", str(model_folder)).wait_ready("tiny")
     first, second = forwarded("1", standalone.url, 50), forwarded("2", other.url, 50)
     server = start(serve, control, tmp_path, first, second).wait_ready("m")
+    described, theirs = (one.client.get(f"/v2/models/{name}").json() for one, name in ((server, "m"), (other, "tiny")))
+    assert described["inputs"] == theirs["inputs"] and described["outputs"] == theirs["outputs"]
+    assert (described["name"], described["versions"], described["platform"]) == ("m", ["1", "2"], "forwarded")
+    index = server.client.post("/v2/repository/index").json()
+    assert {entry["state"] for entry in index} == {"READY"}
     seen = share(server, 60)
     assert set(seen) == {"1", "2"} and min(seen.values()) > 10
     generation = control.publish(endpoint("m", {**first, "weight": 0}, {**second, "weight": 100}))

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from serving.breaker import BREAK_AFTER, BREAK_S, Breaker
 from serving.call import ModelFailure
+from serving.destination import UpstreamError, checked
 from serving.document import UpstreamSpec
 from serving.protocol.encode import Encoded
 from serving.protocol.errors import BadInput, ServingError
-from serving.upstream import BREAK_AFTER, BREAK_S, Breaker, Upstream, UpstreamError, checked
+from serving.upstream import Upstream
 from tests.serving.fake_upstream import ANSWER, FakeUpstream, slowly
 
 BODY = b'{"inputs": []}'
@@ -266,7 +268,7 @@ def test_proxies_of_the_environment_are_not_used(fake: FakeUpstream, monkeypatch
 
 def test_breaker_opens_after_failures_in_a_row_and_one_trial_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("serving.upstream.time.monotonic", lambda: now)
+    monkeypatch.setattr("serving.breaker.time.monotonic", lambda: now)
     breaker = Breaker()
 
     def refused() -> bool:
@@ -301,7 +303,7 @@ def test_breaker_opens_after_failures_in_a_row_and_one_trial_decides(monkeypatch
 def test_open_breaker_refuses_without_asking_until_a_trial_succeeds(
     fake: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.upstream.BREAK_S", 0.2)
+    monkeypatch.setattr("serving.breaker.BREAK_S", 0.2)
 
     async def run(upstream: Upstream) -> None:
         async def codes(count: int) -> list[int]:
