@@ -41,6 +41,12 @@ def die_with_parent(parent: int) -> None:
         os._exit(0)
 
 
+def leaving_signals() -> list[signal.Signals]:
+    """What ends the server in good order; a terminal that goes away as well, unless that is to be ignored (nohup)."""
+    hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGTERM, signal.SIGINT, *hangup]
+
+
 def listen(host: str, port: int) -> socket.socket:
     """This process's own socket: the kernel spreads connections over all that share the port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -124,7 +130,7 @@ async def _serve(options: Options, index: int, port: int, run_folder: Path, core
         runtime.draining = True
         loop.call_later(LAME_DUCK_S, leave)
 
-    for sig in (signal.SIGTERM, signal.SIGINT):
+    for sig in leaving_signals():
         loop.add_signal_handler(sig, drain)
 
     tasks: list[asyncio.Task[None]] = []

@@ -16,6 +16,7 @@ from typing import Any
 
 from serving.call import Call, ModelFailure
 from serving.compute import Completions
+from serving.guard import Guard
 from serving.lane import Lane, kind_of, run_alone, run_some
 from serving.protocol.errors import BadInput, ServingError
 from serving.runtime import Runtime
@@ -35,6 +36,8 @@ class Dataplane:
         self._loop = loop
         self._completions = Completions(loop, self._returned)
         self._at_hand: list[Call] = []
+        self._guard = Guard()
+        self._guard.start()
         self._forwarding: set[asyncio.Task[None]] = set()
         self._lock = threading.Lock()
 
@@ -69,6 +72,10 @@ class Dataplane:
         size = call.size()
         if size >= POOL_BODY:
             # It counts against the budget until its call is done: it waits for a thread meanwhile.
+            if runtime.body_bytes + size > runtime.body_budget:
+                call.error = ServingError(503, "too many large bodies at once", ((b"retry-after", b"1"),))
+                self._returned(call)
+                return
             call.held = size
             runtime.body_bytes += size
             runtime.compute.submit(partial(self._in_pool, call))
@@ -81,6 +88,7 @@ class Dataplane:
                     if call.batch_limit() > 1:
                         self._soon(call)
                         return
+                    self._guard.inside = (call.start, call.model())
                     call.run()
                 else:
                     self._lane(call).add(call)
@@ -89,6 +97,7 @@ class Dataplane:
             call.error = error
         except Exception as error:
             call.error = _unexpected(error)
+        self._guard.inside = None
         self._returned(call)
 
     def _soon(self, call: Call) -> None:
@@ -105,7 +114,9 @@ class Dataplane:
             call.queue_s = begun - call.start - call.input_s
             groups.setdefault((id(call.deployment), *kind_of(call)), []).append(call)
         for group in groups.values():
+            self._guard.inside = (time.perf_counter(), group[0].model())
             run_some(group)
+        self._guard.inside = None
         for call in calls:
             self._returned(call)
 

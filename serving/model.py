@@ -84,6 +84,7 @@ class Model:
         self.inline_elements = 0
         self.openings: dict[tuple[str, tuple[int, ...], bool], bytes] = {}  # see protocol/encode.py
         self.batching = UNMEASURED
+        self.options = ort.RunOptions()  # of all runs that bring none: see guard.py
         self.lane: Any = None  # the queue of this model's calls, made by the dataplane when first needed
         self.memory_bytes = size
         self.provider = "cpu"
@@ -94,9 +95,9 @@ class Model:
         """Outputs in the order of `names`, as the protocol carries them; `options` are for whoever may want to end
         the run. Raises ONNX Runtime's own exceptions, and ServingError for an output that cannot be carried."""
         if self._direct:
-            result: list[np.ndarray] = self._run(names, feeds, options)
+            result: list[np.ndarray] = self._run(names, feeds, options or self.options)
             return result
-        return self._run_special(names, feeds, options)
+        return self._run_special(names, feeds, options or self.options)
 
     def shared_rows(self, limit: int, budget_ms: float) -> int:
         """Rows that may share a run within a limit and a time; 1 for never. What runs in the event loop stays

@@ -24,7 +24,7 @@ import orjson  # noqa: F401
 import simdjson  # noqa: F401
 import uvicorn.protocols.http.httptools_impl  # noqa: F401
 
-from serving.child import die_with_parent, run_child
+from serving.child import die_with_parent, leaving_signals, run_child
 from serving.compute import Cores
 from serving.options import Options
 
@@ -64,8 +64,8 @@ class Supervisor:
         self.stopping = False
 
     def run(self) -> int:
-        """Until SIGTERM or SIGINT; the exit code."""
-        signals = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+        """Until SIGTERM, SIGINT or SIGHUP; the exit code."""
+        signals = {signal.SIGCHLD, *leaving_signals()}
         # Blocked and waited for, so that none comes between two steps.
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         for index in range(self.options.processes):

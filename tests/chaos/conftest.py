@@ -8,6 +8,7 @@ import pytest
 from honcho.environ import parse_procfile
 
 from tests.e2e.stack import ROOT, Stack
+from tests.serving.conftest import control, model_folder, serve  # noqa: F401 - fixtures
 
 LEASE = 3.0
 
