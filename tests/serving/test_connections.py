@@ -97,7 +97,7 @@ def connect(standalone: Server) -> Iterator[Callable[[], Connection]]:
     for connection in made:
         connection.socket.close()
     # Whatever was done: nothing is left behind, and the next client is served.
-    wait_until(lambda: metric(standalone, "slipway_inflight_requests{") == 0)
+    wait_until(lambda: metric(standalone, "slipway_inflight_requests{") == 0, seconds=60)
     assert standalone.infer("tiny", rows()).status_code == 200
 
 
@@ -318,7 +318,7 @@ def test_half_closed_connection_is_answered_or_ended(connect: Connect, part: int
 
 
 def test_client_that_leaves_before_its_answer_takes_nothing_along(connect: Connect, standalone: Server) -> None:
-    for _ in range(20):
+    for _ in range(8):
         connection = connect()
         connection.send(request(body_of(), "/v2/models/slow/infer") * 3)
         connection.socket.close()
