@@ -27,14 +27,13 @@ from deployments.models import (
     Endpoint,
     Provider,
 )
+from engine.formats.addresses import Address, forbidden
 
 HEADER = r"^[a-z0-9][a-z0-9-]{0,63}$"
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})?")
 # What clouds answer on these names hands out the machine's own credentials.
 _METADATA_NAMES = frozenset({"metadata", "metadata.google.internal", "instance-data", "instance-data.ec2.internal"})
-_METADATA = (ipaddress.ip_network("fd00:ec2::/32"), ipaddress.ip_network("100.100.100.200/32"))
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 Calls = Annotated[int, Field(strict=True, le=MOST_CALLS)]
 
@@ -125,7 +124,7 @@ def settings_of(endpoint: Endpoint) -> dict[str, Any]:
     return found
 
 
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _address(host: str) -> Address | None:
     """The address a host is, also in the forms that only the system's resolver knows (0xA9FEA9FE, 2852039166)."""
     try:
         return ipaddress.ip_address(host)
@@ -135,17 +134,6 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.IPv4Address(socket.inet_aton(host))
     except OSError:
         return None
-
-
-def _forbidden(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None:
-            return _forbidden(inner)
-    known = any(address in network for network in _METADATA if network.version == address.version)
-    return known or address.is_link_local or address.is_multicast or address.is_unspecified
 
 
 def upstream_url(url: str) -> str:
@@ -174,7 +162,7 @@ def upstream_url(url: str) -> str:
     address = _address(name)
     if not name or port == 0 or (address is None and not _HOST.fullmatch(name)):
         raise wrong(_("This is no address. It looks like http://host:port."))
-    if name.lower() in _METADATA_NAMES or (address is not None and _forbidden(address)):
+    if name.lower() in _METADATA_NAMES or (address is not None and forbidden(address)):
         raise wrong(_("This address is not one of a model server: link-local and metadata addresses are refused."))
     shown = f"[{address}]" if isinstance(address, ipaddress.IPv6Address) else str(address or name.lower())
     return f"{parts.scheme}://{shown}" + (f":{port}" if port else "")
