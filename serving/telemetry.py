@@ -25,43 +25,30 @@ class Recorder:
 
     def record(self, deployment: Deployment, now: float, seconds: float, call: Call) -> None:
         """Count one answer. `now` in epoch seconds, `seconds` from the whole request to the answer."""
-        window = self._current.get(deployment.id)
-        if window is None or now >= window.end:
-            window = self._open(deployment, now)
+        window = self._window(deployment, now)
         cached = call.cached
         window.add(seconds, call.input_s, call.queue_s, call.compute_s, 0 if cached else call.batch)
         if cached:
             window.cache_hits += 1
-        window.last = now
-        if call.error is not None:
-            window.errors += 1
-            window.error_us += seconds * 1e6
-        elif call.label is not None:
-            window.classes(call.label)
+        window.ended(now, seconds, call.error is not None, call.label)
 
     def copied(
         self, deployment: Deployment, now: float, seconds: float, failed: bool, label: np.ndarray | None
     ) -> None:
         """Count a copy of a request that a shadow ran."""
-        window = self._current.get(deployment.id)
-        if window is None or now >= window.end:
-            window = self._open(deployment, now)
+        window = self._window(deployment, now)
         window.add(seconds, 0.0, 0.0, seconds, 1)
-        window.last = now
-        if failed:
-            window.errors += 1
-            window.error_us += seconds * 1e6
-        elif label is not None:
-            window.classes(label)
+        window.ended(now, seconds, failed, label)
 
     def reject(self, deployment: Deployment, now: float) -> None:
         """Count a request refused by a limit: it is no error of the deployment."""
-        window = self._current.get(deployment.id)
-        if window is None or now >= window.end:
-            window = self._open(deployment, now)
+        window = self._window(deployment, now)
         window.rejected += 1
 
-    def _open(self, deployment: Deployment, now: float) -> Window:
+    def _window(self, deployment: Deployment, now: float) -> Window:
+        window = self._current.get(deployment.id)
+        if window is not None and now < window.end:
+            return window
         window = Window(deployment, int(now) // WINDOW_S * WINDOW_S)
         self._current[deployment.id] = window
         self._windows.append(window)

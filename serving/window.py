@@ -53,6 +53,15 @@ class Window:
         if len(times) >= _FOLD:
             self.fold()
 
+    def ended(self, now: float, total_s: float, failed: bool, label: np.ndarray | None) -> None:
+        """Count how an answer ended, at `now` in epoch seconds; `label` has its predicted classes."""
+        self.last = now
+        if failed:
+            self.errors += 1
+            self.error_us += total_s * 1e6
+        elif label is not None:
+            self.classes(label)
+
     def classes(self, label: np.ndarray) -> None:
         """Count predicted classes."""
         self._labels.append(label)
