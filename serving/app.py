@@ -10,10 +10,10 @@ from typing import Any
 
 from serving import discovery
 from serving.call import Call
-from serving.protocol.errors import ServingError
+from serving.protocol.errors import ServingError, crowded
 from serving.rest import Asked, Headers, RestCall
 from serving.routes import Route
-from serving.wire import Wire
+from serving.wire import CLOSING, Wire
 
 log = logging.getLogger("serving.app")
 
@@ -59,7 +59,7 @@ class App:
             more, body = self.wire.refusal(ServingError(500, f"unexpected error (reference {reference})"), request_id)
         self.runtime.responses[(model, status)] += 1
         length = (b"content-length", b"%d" % len(body))
-        closing = ((b"connection", b"close"),) if self.runtime.draining else ()
+        closing = (CLOSING,) if self.runtime.draining else ()
         await send({"type": "http.response.start", "status": status, "headers": (*more, length, *closing)})
         await send({"type": "http.response.body", "body": body})
 
@@ -92,13 +92,13 @@ class App:
         expected = int(announced) if announced is not None and announced.isdigit() else 0
         if expected > limit:
             # A modest excess is let in (and thrown away), so that the client gets to read the answer.
-            closing = ((b"connection", b"close"),) if expected > 4 * limit else ()
+            closing = (CLOSING,) if expected > 4 * limit else ()
             raise ServingError(413, f"the body is larger than {limit} bytes", closing)
         try:
             async with asyncio.timeout(self.wire.limits.transfer(expected)):
                 message = await receive()
         except TimeoutError:
-            raise ServingError(408, "the body came in too slowly", ((b"connection", b"close"),)) from None
+            raise ServingError(408, "the body came in too slowly", (CLOSING,)) from None
         if message["type"] == "http.disconnect":
             raise ClientGone
         if not message["more_body"]:
@@ -123,14 +123,14 @@ class App:
                     size += len(chunk)
                     runtime.body_bytes += len(chunk)
                     if size > limit:
-                        close = ((b"connection", b"close"),)
+                        close = (CLOSING,)
                         raise ServingError(413, f"the body is larger than {limit} bytes", close)
                     if runtime.body_bytes > runtime.body_budget:
-                        raise ServingError(503, "too many large bodies at once", ((b"retry-after", b"1"),))
+                        raise crowded()
                     body += chunk
                     more = message["more_body"]
         except TimeoutError:
-            raise ServingError(408, "the body came in too slowly", ((b"connection", b"close"),)) from None
+            raise ServingError(408, "the body came in too slowly", (CLOSING,)) from None
         finally:
             runtime.body_bytes -= size
         return body

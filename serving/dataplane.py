@@ -18,7 +18,7 @@ from serving.call import Call, ModelFailure
 from serving.compute import Completions
 from serving.guard import Guard
 from serving.lane import Lane, kind_of, run_alone, run_some
-from serving.protocol.errors import BadInput, ServingError
+from serving.protocol.errors import BadInput, ServingError, crowded
 from serving.runtime import Runtime
 from serving.table import Endpoint
 
@@ -73,7 +73,7 @@ class Dataplane:
         if size >= POOL_BODY:
             # It counts against the budget until its call is done: it waits for a thread meanwhile.
             if runtime.body_bytes + size > runtime.body_budget:
-                call.error = ServingError(503, "too many large bodies at once", ((b"retry-after", b"1"),))
+                call.error = crowded()
                 self._returned(call)
                 return
             call.held = size

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
-
 from serving.call import Call
-from serving.protocol.errors import ServingError
+from serving.protocol.errors import ServingError, crowded
 from serving.rest import Asked, Headers, RestCall
+from serving.wire import CLOSING
 
 if TYPE_CHECKING:
     from serving.protocol_http import Protocol
-
-_OK = STATUS_LINE[HTTPStatus.OK]
 
 
 class _NoEvent:
@@ -83,7 +79,7 @@ class Exchange:
         if runtime.body_bytes > runtime.body_budget:
             # The rest is still read, and thrown away: who is cut off while sending never sees the answer.
             self.release()
-            self.refuse(ServingError(503, "too many large bodies at once", ((b"retry-after", b"1"),)))
+            self.refuse(crowded())
 
     def finish(self, call: Call) -> None:
         """Write a call's answer."""
@@ -122,16 +118,10 @@ class Exchange:
             wire.runtime.responses[(model, 499)] += 1
             return
         wire.runtime.responses[(model, status)] += 1
-        parts = [_OK if status == 200 else STATUS_LINE[status]]
-        for name, value in headers:
-            parts += (name, b": ", value, b"\r\n")
-            if name == b"connection":
-                self.keep_alive = False
-        if not self.keep_alive or wire.runtime.draining:
+        if any(name == b"connection" for name, _ in headers):
             self.keep_alive = False
-            if not any(name == b"connection" for name, _ in headers):
-                parts.append(b"connection: close\r\n")
-        parts.append(b"content-length: %d\r\n\r\n" % len(body))
-        parts.append(body)
-        protocol.transport.write(b"".join(parts))
+        elif not self.keep_alive or wire.runtime.draining:
+            self.keep_alive = False
+            headers = (*headers, CLOSING)
+        protocol.transport.write(wire.message(status, headers, body))
         protocol.answered(self)

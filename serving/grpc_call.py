@@ -12,7 +12,7 @@ from serving.call import Call
 from serving.dataplane import POOL_BODY, Dataplane
 from serving.protocol.encode import wanted_outputs
 from serving.protocol.envelope import Envelope
-from serving.protocol.errors import ServingError, bad_request
+from serving.protocol.errors import bad_request, crowded
 from serving.protocol.grpc_forward import from_rest, to_rest
 from serving.protocol.grpc_tensors import answer, envelope_of, feeds_of, survey
 from serving.protocol.protobuf import message
@@ -57,7 +57,7 @@ class GrpcCall(Call):
             self.model_name, self.client_id = survey(body)
             runtime = dataplane.runtime
             if runtime.body_bytes + len(body) > runtime.body_budget:
-                raise ServingError(503, "too many large bodies at once", ((b"retry-after", b"1"),))
+                raise crowded()
         metadata = self.metadata
         endpoint = self.endpoint = dataplane.admit(self.model_name, authorization(metadata))
         self.key = metadata.get(endpoint.sticky_header.decode()) or metadata.get("x-request-id")

@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from serving.exchange import Exchange
 from serving.flow import Flow
 from serving.protocol.errors import ServingError
 from serving.rest import Asked
 from serving.slow import IDLE, READING_BODY, READING_HEAD, WORKING
-from serving.wire import Wire
+from serving.wire import CLOSING, Wire
 
 # A request head may have this many bytes, and so many may come in later without any of the body among them: the
 # frames of chunks and the trailer behind them.
@@ -143,10 +143,8 @@ class Protocol(HttpToolsProtocol):
         # uvicorn's is plain text, and no number tells of it.
         wire = self.wire
         headers, body = wire.refusal(ServingError(400, msg.rstrip(".")), wire.ids.of(None))
-        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
-        length = b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
         wire.runtime.responses[("", 400)] += 1
-        self.transport.write(b"".join((STATUS_LINE[400], lines, length, body)))
+        self.transport.write(wire.message(400, (*headers, CLOSING), body))
         self.transport.close()
 
     def _hold(self, data: bytes) -> None:

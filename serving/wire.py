@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from serving.dataplane import Dataplane
 from serving.protocol.encode import JSON_TYPE
@@ -15,6 +16,7 @@ from serving.runtime import Runtime
 from serving.slow import Clock, Limits
 
 _REMEMBERED = 1024
+CLOSING = (b"connection", b"close")
 
 
 class Wire:
@@ -37,6 +39,15 @@ class Wire:
         if len(self.heads) >= _REMEMBERED:
             self.heads.clear()
         self.heads[data] = asked
+
+    @staticmethod
+    def message(status: int, headers: Headers, body: bytes) -> bytes:
+        """An answer as it goes out, its length said last."""
+        parts = [STATUS_LINE[status]]
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+        parts += (b"content-length: %d\r\n\r\n" % len(body), body)
+        return b"".join(parts)
 
     @staticmethod
     def refusal(error: ServingError, request_id: bytes) -> tuple[Headers, bytes]:

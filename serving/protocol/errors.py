@@ -26,6 +26,11 @@ def bad_request(text: str) -> ServingError:
     return ServingError(400, text)
 
 
+def crowded() -> ServingError:
+    """A 503 for a body that finds the budget of all large ones used up."""
+    return ServingError(503, "too many large bodies at once", ((b"retry-after", b"1"),))
+
+
 def shown(value: object, limit: int = 80) -> str:
     """A client's own word, shortened and made printable for use in an error text."""
     text = str(value)
