@@ -16,6 +16,7 @@ import pytest
 
 from tests.serving import models
 from tests.serving.control_plane import ControlPlane
+from tests.serving.fake_upstream import FakeUpstream
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -129,3 +130,10 @@ def control() -> Iterator[ControlPlane]:
     plane.start()
     yield plane
     plane.stop()
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeUpstream]:
+    upstream = FakeUpstream()
+    yield upstream
+    upstream.stop()

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
+
+from serving.document import UpstreamSpec
+from serving.protocol.encode import Encoded
+from serving.protocol.errors import ServingError
+from serving.upstream import Upstream
+
+BODY = b'{"inputs": []}'
 ANSWER = {
     "model_name": "theirs",
     "model_version": "77",
@@ -92,3 +101,25 @@ def slowly(seconds: float) -> Callable[[bytes], tuple[int, dict[str, str], bytes
         return 200, {}, json.dumps(ANSWER).encode()
 
     return answer
+
+
+def use(url: str, test: Callable[[Upstream], Coroutine[Any, Any, Any]], timeout_s: float = 5, **spec: Any) -> Any:
+    async def main() -> Any:
+        upstream = Upstream(UpstreamSpec(url, "theirs", spec.get("version"), timeout_s))
+        try:
+            return await test(upstream)
+        finally:
+            await upstream.close()
+
+    return asyncio.run(main())
+
+
+def ask(url: str, **more: Any) -> Encoded:
+    found: Encoded = use(url, lambda upstream: upstream.rest("ours", "3", BODY, {"x-request-id": "r"}), **more)
+    return found
+
+
+def refusal(url: str, **more: Any) -> ServingError:
+    with pytest.raises(ServingError) as refused:
+        ask(url, **more)
+    return refused.value

@@ -91,3 +91,9 @@ def packed(array: np.ndarray) -> bytes:
 def rows(model: str = "tiny", count: int = 1, raw: bool = True, **fields: Any) -> Any:
     """An FP32 [count,4] input named x."""
     return request(model, ("x", "FP32", np.full((count, 4), 0.5, np.float32)), raw=raw, **fields)
+
+
+def typed(model: str, datatype: str, shape: list[int], name: str = "x", **contents: list) -> object:
+    made = message("ModelInferRequest")(model_name=model)
+    made.inputs.add(name=name, datatype=datatype, shape=shape, contents=contents)
+    return made

@@ -1,4 +1,4 @@
-"""Quotas, queue limits, the response cache, stickiness: what an endpoint's settings do."""
+"""Quotas, queue limits, stickiness: what an endpoint's settings do."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 
-from serving.cache import ResponseCache
 from serving.compute import Cores
 from serving.dataplane import Dataplane
 from serving.limits import Gate, Ledger, Quota
@@ -132,47 +130,6 @@ def test_requests_beyond_the_queue_are_refused_with_when_to_return(
     assert set(codes) == {200, 503} and codes[200] >= 2
     assert all(answer.headers["retry-after"] for answer in answers if answer.status_code == 503)
     assert server.infer("m", rows()).status_code == 200  # nothing leaked
-
-
-def test_cache_answers_the_same_inputs_and_only_those(serve: Serve, control: ControlPlane, tmp_path: Path) -> None:
-    placed = [
-        deployment("1", control.add(models.classifier(1)), 50),
-        deployment("2", control.add(models.classifier(2)), 50),
-    ]
-    server = start(serve, control, tmp_path, *placed, cache={"mb": 1, "ttl_s": 600}).wait_ready("m")
-
-    def ask(version: str, row: dict, ident: str) -> Any:
-        answer = server.client.post(
-            f"/v2/models/m/versions/{version}/infer", json={"inputs": [row], "id": ident}
-        ).json()
-        assert answer["id"] == ident
-        return answer["outputs"]
-
-    first = ask("1", rows(), "a")
-    assert ask("1", rows(), "b") == first
-    assert ask("2", rows(), "c") != first
-    assert ask("1", rows(2), "d") != first
-    text = server.client.get("/metrics").text
-    assert "slipway_cache_hits_total 1.0" in text and "slipway_cache_misses_total 3.0" in text
-
-
-def test_cache_stays_within_its_bytes_and_forgets_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
-    monkeypatch.setattr("serving.cache.time.monotonic", lambda: now)
-    cache = ResponseCache(100_000, 10)
-    for number in range(100):
-        cache.put(b"%d" % number, [np.zeros(1000, np.float32)])
-    assert cache._bytes <= 100_000
-    assert cache.get(b"99") is not None and cache.get(b"0") is None
-    cache.put(b"huge", [np.zeros(100_000, np.float32)])
-    assert cache.get(b"huge") is None and cache.get(b"99") is not None
-    now = 11
-    assert cache.get(b"99") is None
-    strings = np.array(["a", "bc"], dtype=object)
-    other = np.array(["ab", "c"], dtype=object)
-    assert cache.key("1", ["y"], {"x": strings}) != cache.key("1", ["y"], {"x": other})
-    flat = np.zeros((2, 0), np.float32)
-    assert cache.key("1", ["y"], {"x": flat}) != cache.key("1", ["y"], {"x": flat.T})
 
 
 def test_a_key_of_the_named_header_gets_the_same_deployment_in_every_process(
