@@ -6,6 +6,7 @@ The rule behind all of it: what answers now is let go only when what replaces it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import threading
@@ -207,9 +208,8 @@ class Agent(threading.Thread):
         model = self._models.get(key)
         if model is None:
             fetch = self.control.artifact if self.control is not None and download else None
-            model = load_model(
-                self.store.obtain(placement.sha256, placement.size, fetch), placement.format, placement.provider
-            )
+            with contextlib.closing(self.store.obtain(placement.sha256, placement.size, fetch)) as verified:
+                model = load_model(verified, placement.format, placement.provider)
             remark = model.warm()
             if remark:
                 log.warning("deployment %s: %s", placement.id, remark)

@@ -22,6 +22,8 @@ import uvicorn
 
 from serving.compute import Cores
 from serving.options import Options
+from serving.priority import run_at_once
+from serving.spread import Spread
 
 if TYPE_CHECKING:
     from serving.grpc_server import Door
@@ -81,7 +83,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def run_child(options: Options, index: int, port: int, run_folder: Path, cores: Cores) -> None:
+def run_child(options: Options, index: int, port: int, run_folder: Path, cores: Cores, spread: Spread) -> None:
     """Serve until SIGTERM; ends the process with 0 after a drain."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=f"serving[{index}] %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -92,14 +94,14 @@ def run_child(options: Options, index: int, port: int, run_folder: Path, cores: 
     # thread that loads a model.
     sys.setswitchinterval(0.0005)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(options, index, port, run_folder, cores))
+        runner.run(_serve(options, index, port, run_folder, cores, spread))
     # Threads that hang in a model must not keep the process: everything worth saving is saved.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
-async def _serve(options: Options, index: int, port: int, run_folder: Path, cores: Cores) -> None:
+async def _serve(options: Options, index: int, port: int, run_folder: Path, cores: Cores, spread: Spread) -> None:
     from serving.agent import Agent
     from serving.app import App
     from serving.control import Control
@@ -114,7 +116,8 @@ async def _serve(options: Options, index: int, port: int, run_folder: Path, core
 
     loop = asyncio.get_running_loop()
     runtime = Runtime(options, index, Snapshots(run_folder, index), cores)
-    wire = Wire(runtime, loop)
+    member = spread.member(index) if options.processes > 1 else None
+    wire = Wire(runtime, loop, member)
     config = uvicorn.Config(
         App(wire),
         http=functools.partial(Protocol, wire),  # type: ignore[arg-type]
@@ -143,6 +146,8 @@ async def _serve(options: Options, index: int, port: int, run_folder: Path, core
         if runtime.draining:
             return
         runtime.draining = True
+        if member is not None:
+            member.leave()
         loop.call_later(LAME_DUCK_S, leave)
 
     for sig in leaving_signals():
@@ -175,6 +180,10 @@ async def _serve(options: Options, index: int, port: int, run_folder: Path, core
     if options.grpc_port is not None:
         door = Door(wire)
         await door.start(options.host, options.grpc_port)
+    if member is not None:
+        handed = functools.partial(Protocol, wire, config=config, server_state=server.server_state, app_state={})
+        member.join(loop, handed)
+    run_at_once()
     sock = listen(options.host, port)
     await server.serve(sockets=[sock])
     await asyncio.gather(*leaving)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import onnxruntime as ort
 
 from serving.batching import UNMEASURED, measure
 from serving.protocol.datatypes import Datatype
+from serving.sealed import Sealed
 from serving.values import MAPS, PLAIN, SEQUENCE, classify, given, run_with_bfloat16, taken
 
 # About what a hop to a thread and back costs; a cheaper call runs in the event loop itself.
@@ -160,10 +162,10 @@ _PROVIDERS = {
 }
 
 
-def load_model(data: bytes | Path, format_name: str = "onnx", provider: str = "cpu") -> Model:
+def load_model(source: bytes | Path | Sealed, format_name: str = "onnx", provider: str = "cpu") -> Model:
     """A session with one thread and no custom operators. Raises ModelError.
 
-    From bytes a model cannot name other files as its weights. A path is for the standalone server alone, whose
+    Only given by a path can a model name other files as its weights: that is for the standalone server, whose
     models have their external data beside them."""
     if format_name not in ("onnx", "ort"):
         raise ModelError(f"format {format_name!r} cannot be served here; export the version to onnx")
@@ -176,16 +178,22 @@ def load_model(data: bytes | Path, format_name: str = "onnx", provider: str = "c
     options.log_severity_level = 4
     if format_name == "ort":
         options.add_session_config_entry("session.load_model_format", "ORT")
+    providers = list(dict.fromkeys([wanted, _PROVIDERS["cpu"]]))
     before = resident_bytes()
-    try:
-        providers = list(dict.fromkeys([wanted, _PROVIDERS["cpu"]]))
-        session = ort.InferenceSession(data, options, providers=providers)
-    except Exception as error:  # ONNX Runtime raises a dozen unrelated types, RuntimeError among them
-        raise ModelError(f"ONNX Runtime refused the model: {_first_line(error)}") from error
+    with contextlib.ExitStack() as held:
+        if isinstance(source, Path):
+            path, size = source, source.stat().st_size
+        else:
+            sealed = source if isinstance(source, Sealed) else held.enter_context(contextlib.closing(Sealed.of(source)))
+            path, size = held.enter_context(sealed.path()), sealed.size
+        try:
+            session = ort.InferenceSession(path, options, providers=providers)
+        except Exception as error:  # ONNX Runtime raises a dozen unrelated types, RuntimeError among them
+            words = _first_line(error).replace(str(path), "it")
+            raise ModelError(f"ONNX Runtime refused the model: {words}") from error
     if wanted not in session.get_providers():
         # ONNX Runtime goes on with the CPU when a device is missing, and says so in a log only.
         raise ModelError(f"the {provider} provider could not be used on this server")
-    size = data.stat().st_size if isinstance(data, Path) else len(data)
     model = Model(session, size)
     model.provider = provider
     model.memory_bytes = max(size, resident_bytes() - before)

@@ -8,6 +8,7 @@ one another) goes uvicorn's way to the application.
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -48,9 +49,11 @@ _NOWHERE = _Nowhere()
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, wire: Wire, **kwargs: Any) -> None:
+    def __init__(self, wire: Wire, handed: socket.socket | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.wire = wire
+        self._handed = handed  # by another process
+        self._stays = handed is not None  # none is handed on twice
         self.phase = IDLE
         self.since = wire.clock.now
         self.allowed = 0.0  # seconds the body may take
@@ -63,11 +66,24 @@ class Protocol(HttpToolsProtocol):
         self._head_data = b""  # what may be learnt when its parsing is over
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        member = self.wire.member
+        if not self._stays and member is not None and member.hand_over(transport):
+            transport.abort()  # closes this process's descriptor; the connection lives on in the other
+            return
+        if self._handed is not None:
+            # The transport owns the descriptor now. uvloop ties the two a moment later: where the answer is written
+            # and the connection closed before that, the object would close the number's next owner.
+            self._handed.detach()
+        self._stays = True
         super().connection_made(transport)
+        if member is not None:
+            member.count(len(self.connections))
         self.flow = Flow(transport, self)
         self.phase, self.since = READING_HEAD, self.wire.clock.now
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if not self._stays:
+            return
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.release()
@@ -78,6 +94,8 @@ class Protocol(HttpToolsProtocol):
             ahead.disconnected = True  # uvicorn tells only the last one
             ahead.message_event.set()
         super().connection_lost(exc)
+        if self.wire.member is not None:
+            self.wire.member.count(len(self.connections))
 
     def shutdown(self) -> None:
         # What is on its way is still answered, with "connection: close"; the limit on draining ends the rest.

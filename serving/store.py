@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from serving.sealed import Sealed
+
 log = logging.getLogger("serving.store")
 
 MAX_ARTIFACT = 64 << 30
@@ -42,40 +44,42 @@ class Store:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def read(self, sha256: str) -> bytes | None:
-        """Bytes of a cached artifact, verified; None when it is not there. One whose bytes changed is put
+    def read(self, sha256: str) -> Sealed | None:
+        """A cached artifact, verified; None when it is not there. One whose bytes changed is put
         aside as `<sha256>.corrupt` and counts as not there. Raises OSError."""
         path = self.artifacts / sha256
         try:
-            data = path.read_bytes()
+            with path.open("rb", buffering=0) as file:
+                found = Sealed.copy(file)
         except FileNotFoundError:
             return None
-        if hashlib.sha256(data).hexdigest() != sha256:
-            log.error("cached artifact %s does not match its digest; put aside", sha256)
-            with contextlib.suppress(FileNotFoundError):  # another process may have been faster
-                path.replace(path.with_suffix(".corrupt"))
-            return None
-        return data
+        if found.sha256 == sha256:
+            return found
+        found.close()
+        log.error("cached artifact %s does not match its digest; put aside", sha256)
+        with contextlib.suppress(FileNotFoundError):  # another process may have been faster
+            path.replace(path.with_suffix(".corrupt"))
+        return None
 
-    def obtain(self, sha256: str, size: int, download: Callable[[str], Iterable[bytes | memoryview]] | None) -> bytes:
-        """Verified bytes, from the cache or else from `download(sha256)`, which yields chunks.
+    def obtain(self, sha256: str, size: int, download: Callable[[str], Iterable[bytes | memoryview]] | None) -> Sealed:
+        """Verified bytes, to be closed, from the cache or else from `download(sha256)`, which yields chunks.
 
         Processes take turns, so that each artifact is downloaded once. Raises StoreError, OSError and
         whatever `download` raises."""
-        data = self.read(sha256)
-        if data is not None:
-            return data
+        found = self.read(sha256)
+        if found is not None:
+            return found
         if download is None:
             raise StoreError(f"artifact {sha256[:12]} is not in the cache, and there is no control plane")
         with self._lock(".download.lock"):
-            data = self.read(sha256)
-            if data is not None:
-                return data
+            found = self.read(sha256)
+            if found is not None:
+                return found
             self._store(sha256, size, download(sha256))
-            data = self.read(sha256)
-        if data is None:
+            found = self.read(sha256)
+        if found is None:
             raise StoreError(f"artifact {sha256[:12]} did not read back as it was written")
-        return data
+        return found
 
     def _store(self, sha256: str, size: int, chunks: Iterable[bytes | memoryview]) -> None:
         temporary = self.artifacts / f".{sha256}.{os.getpid()}.tmp"

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import errno
 import os
+import resource
 import signal
 import socket
 import sys
@@ -27,6 +28,7 @@ import uvicorn.protocols.http.httptools_impl  # noqa: F401
 from serving.child import die_with_parent, leaving_signals, run_child
 from serving.compute import Cores
 from serving.options import Options
+from serving.spread import Spread
 
 # A child that lived shorter than this failed to start: the next one waits, longer each time.
 QUICK_DEATH_S = 2.0
@@ -58,6 +60,7 @@ class Supervisor:
         self.port = port
         self.run_folder = run_folder
         self.cores = Cores(len(os.sched_getaffinity(0)), options.processes)
+        self.spread = Spread(options.processes)
         self.children: dict[int, tuple[int, float]] = {}  # pid -> (index, started)
         self.due: dict[int, float] = {}  # index -> when to start it
         self.quick_deaths: dict[int, int] = {}
@@ -93,7 +96,7 @@ class Supervisor:
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, set())
             die_with_parent(parent)
-            run_child(self.options, index, self.port, self.run_folder, self.cores)
+            run_child(self.options, index, self.port, self.run_folder, self.cores, self.spread)
             code = 0
         except BaseException:  # the fork must end here, not go on as a second parent
             traceback.print_exc()
@@ -114,6 +117,7 @@ class Supervisor:
                 continue
             index, started = found
             self.cores.set(index, 0)
+            self.spread.leave(index)
             if self.stopping:
                 continue
             quick = time.monotonic() - started < QUICK_DEATH_S
@@ -171,5 +175,8 @@ def supervise(options: Options) -> int:
             print(f"serving: listening on {scheme}://{host}:{port}", flush=True)
         if options.grpc_port is not None:
             options = dataclasses.replace(options, grpc_port=ports[1])
+        # A connection is a descriptor, and the usual soft limit is 1,024.
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         run_folder = held.enter_context(tempfile.TemporaryDirectory(prefix="slipway-serving-"))
         return Supervisor(options, ports[0], Path(run_folder)).run()

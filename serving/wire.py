@@ -14,6 +14,7 @@ from serving.rest import Asked, Headers, RequestIds
 from serving.routes import Router
 from serving.runtime import Runtime
 from serving.slow import Clock, Limits
+from serving.spread import Member
 
 _REMEMBERED = 1024
 CLOSING = (b"connection", b"close")
@@ -22,8 +23,9 @@ CLOSING = (b"connection", b"close")
 class Wire:
     """One per process."""
 
-    def __init__(self, runtime: Runtime, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, runtime: Runtime, loop: asyncio.AbstractEventLoop, member: Member | None = None) -> None:
         self.runtime = runtime
+        self.member = member  # None where the process is the only one
         self.dataplane = Dataplane(runtime, loop)
         self.router = Router()
         self.ids = RequestIds()

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.serving_parts import models, stub
+from bench.serving_parts import stub
 from bench.serving_parts.processes import BenchError, Child, Running, clean_env, free_port
 from bench.serving_parts.requests import Request, artifact, v2_binary, v2_json
 
@@ -130,7 +130,7 @@ def product(model: str, folder: Path, processes: int, *more: str) -> Iterator[Ru
     """With a control plane, reports, a token and two live deployments that share the requests."""
     with ExitStack() as stack:
         wished = stack.enter_context(plane(folder))
-        halves = [wished.add(getattr(models, model)(note)) for note in ("a", "b")]
+        halves = [wished.add(artifact(model, note)) for note in ("a", "b")]
         deployments = [wished.deployment(f"{model}-{i}", digest, 50) for i, digest in enumerate(halves)]
         wished.publish(endpoint(model, *deployments))
         port = free_port()

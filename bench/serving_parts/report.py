@@ -119,7 +119,7 @@ def show_reach(rows: list[dict[str, Any]]) -> None:
     print(f"\n{'what is asked':52}{'found':>10}   {'asked':12}reached")
     for row in rows:
         found = "–" if row["value"] is None else f"{row['value']:.2f}"
-        word = {True: "yes", False: "NO", None: "not measured"}[row["ok"]]
+        word = {True: "yes", False: "NO", None: "not measured" if row["value"] is None else "–"}[row["ok"]]
         print(f"{row['what']:52}{found:>10}   {row['asked']:12}{word}")
 
 

@@ -64,8 +64,19 @@ def run_all(session: Any, signature: Signature, rows: Rows, batch: int = 256) ->
         used = min(size, count - start)
         if fixed > 0 and used < fixed:
             part = {name: np.concatenate([v, np.repeat(v[-1:], fixed - used, axis=0)]) for name, v in part.items()}
-        parts.append([np.asarray(each)[:used] for each in session.run(None, part)])
+        parts.append([_array(each)[:used] for each in session.run(None, part)])
     return of_arrays([np.concatenate(each) for each in zip(*parts, strict=True)])
+
+
+def _array(output: Any) -> Any:
+    """An output as one array. A classifier's ZipMap gives a map of class to probability for each row, in the
+    classes' order; other sequences are stacked."""
+    import numpy as np
+
+    if isinstance(output, list) and output and isinstance(output[0], dict):
+        classes = sorted(output[0])
+        return np.array([[row[name] for name in classes] for row in output])
+    return np.asarray(output)
 
 
 def of_arrays(arrays: list[Any]) -> Outputs:

@@ -58,30 +58,43 @@ def of_numpy(dtype: str) -> str:
 
 
 def of_onnx_value(value: Any) -> Tensor:
-    """Tensor of an ONNX ValueInfoProto. EngineError for sequences, maps and types V2 cannot carry."""
-    if value.type.WhichOneof("value") != "tensor_type":
-        kind = (value.type.WhichOneof("value") or "untyped value").replace("_type", "")
-        raise EngineError(
-            f"'{value.name}' is a {kind}, not a tensor (for scikit-learn: export with zipmap off).",
-            field="file",
-            code="datatype",
-        )
-    kind = value.type.tensor_type
+    """Tensor of an ONNX ValueInfoProto, as serving answers it: a sequence of tensors has a new first axis, a sequence
+    of maps (a scikit-learn classifier's ZipMap) is BYTES [N] of JSON. EngineError for what V2 cannot carry."""
+    kind = value.type
+    if kind.WhichOneof("value") == "optional_type":
+        kind = kind.optional_type.elem_type
+    axis: list[int] = []
+    if kind.WhichOneof("value") == "sequence_type":
+        kind, axis = kind.sequence_type.elem_type, [-1]
+        if kind.WhichOneof("value") == "map_type":
+            return tensor(value.name, "BYTES", axis)
+    if kind.WhichOneof("value") != "tensor_type":
+        word = (kind.WhichOneof("value") or "untyped value").replace("_type", "")
+        raise EngineError(f"'{value.name}' is a {word}, not a tensor.", field="file", code="datatype")
+    kind = kind.tensor_type
     if kind.elem_type not in ONNX:
         raise EngineError(f"'{value.name}' has an unsupported element type.", field="file", code="datatype")
     shape = [
         dim.dim_value if dim.WhichOneof("value") == "dim_value" else -1
         for dim in (kind.shape.dim if kind.HasField("shape") else [])
     ]
-    return tensor(value.name, ONNX[kind.elem_type], shape)
+    return tensor(value.name, ONNX[kind.elem_type], [*axis, *shape])
 
 
 def of_onnx(model: Any) -> Signature:
-    """Signature of a parsed ONNX ModelProto; inputs that are initializers (defaults) are left out."""
+    """Signature of a parsed ONNX ModelProto; inputs that are initializers (defaults) are left out.
+
+    EngineError for an input that is no tensor: rows could not be fed to it."""
     graph = model.graph
     stored = {each.name for each in graph.initializer}
+    asked = [each for each in graph.input if each.name not in stored]
+    for each in asked:
+        kind = each.type.WhichOneof("value")
+        if kind != "tensor_type":
+            word = (kind or "untyped value").replace("_type", "")
+            raise EngineError(f"The input '{each.name}' is a {word}, not a tensor.", field="file", code="datatype")
     return {
-        "inputs": [of_onnx_value(each) for each in graph.input if each.name not in stored],
+        "inputs": [of_onnx_value(each) for each in asked],
         "outputs": [of_onnx_value(each) for each in graph.output],
     }
 

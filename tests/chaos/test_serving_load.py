@@ -28,17 +28,11 @@ def label(answer: Answer) -> int:
     return json.loads(answer.body)["outputs"][0]["data"][0]
 
 
-def listeners(server: Server) -> int:
-    """How many sockets listen on the server's port: a process that was only started does not answer yet."""
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(w[3] == "0A" and w[1].endswith(f":{port_of(server.url):04X}") for w in lines)
-
-
 def kill_and_wait(server: Server, number: int, sig: signal.Signals) -> None:
-    wait_until(lambda: len(server.children()) == 2 and listeners(server) == 2, 60)
+    wait_until(lambda: len(server.children()) == 2 and server.listeners() == 2, 60)
     victim = server.children()[number % 2]
     os.kill(victim, sig)
-    wait_until(lambda: victim not in server.children() and listeners(server) == 2, 60)
+    wait_until(lambda: victim not in server.children() and server.listeners() == 2, 60)
     time.sleep(0.5)  # the new one takes its share meanwhile
 
 

@@ -142,18 +142,26 @@ def digits_rows(models: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def digits_onnx(models: Path) -> Path:
-    """The digits network as a bare ONNX file."""
+def digits_files(models: Path) -> dict[bool, Path]:
+    """The digits network as bare ONNX files: with its ZipMap, as skl2onnx makes it by itself, and without."""
     from skl2onnx import to_onnx
 
     x, y = load_digits(return_X_y=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = make_pipeline(StandardScaler(), MLPClassifier((128,), max_iter=40, random_state=0)).fit(x, y)
-    path = models / "digits.onnx"
-    converted = to_onnx(model, x[:1].astype(np.float32), options={id(model): {"zipmap": False}})
-    path.write_bytes(converted.SerializeToString())
-    return path
+    paths = {}
+    for zipmap in (False, True):
+        converted = to_onnx(model, x[:1].astype(np.float32), options={id(model): {"zipmap": zipmap}})
+        paths[zipmap] = models / f"digits-{zipmap}.onnx"
+        paths[zipmap].write_bytes(converted.SerializeToString())
+    return paths
+
+
+@pytest.fixture(scope="session")
+def digits_onnx(digits_files: dict[bool, Path]) -> Path:
+    """The digits network as a bare ONNX file."""
+    return digits_files[False]
 
 
 @pytest.fixture

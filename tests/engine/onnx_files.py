@@ -131,10 +131,10 @@ def _cycle() -> bytes:
     return model([*nodes, helper.make_node("Relu", ["b"], ["y"])]).SerializeToString()
 
 
-def _map_output() -> bytes:
+def _sequence_input() -> bytes:
     made = relu()
-    made.graph.output[0].type.Clear()
-    made.graph.output[0].type.sequence_type.elem_type.tensor_type.elem_type = F
+    made.graph.input[0].type.Clear()
+    made.graph.input[0].type.sequence_type.elem_type.tensor_type.elem_type = F
     return made.SerializeToString()
 
 
@@ -182,7 +182,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "negative": (lambda: _with_weight(_weight(dims=[-2, -2])).SerializeToString(), "negative"),
     "overflowing input": (lambda: relu(inputs=[value("x", [2**40, 2**40])]).SerializeToString(), "too large"),
     "large input": (lambda: relu(inputs=[value("x", [2**16, 2**14])]).SerializeToString(), "too large"),
-    "sequence output": (_map_output, "not a tensor"),
+    "sequence input": (_sequence_input, "not a tensor"),
     "many nodes": (_many_nodes, "nodes"),
     "wrong types": (
         lambda: model([helper.make_node("MatMul", ["x", "w"], ["y"])], initializer=[

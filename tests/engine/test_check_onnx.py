@@ -39,6 +39,13 @@ def test_description_is_complete_when_the_model_is_good(task: Task, digits_onnx:
     assert "skl2onnx" in described["producer"]
 
 
+def test_outputs_are_described_as_serving_answers_them_when_a_classifier_has_its_zipmap(
+    task: Task, digits_files: dict[bool, Path]
+) -> None:
+    outputs = task(CHECK, file=digits_files[True]).value["signature"]["outputs"]
+    assert [(each["datatype"], each["shape"]) for each in outputs] == [("INT64", [-1]), ("BYTES", [-1])]
+
+
 def test_every_datatype_is_read_when_inputs_have_it() -> None:
     kinds = {1: "FP32", 11: "FP64", 10: "FP16", 3: "INT8", 5: "INT16", 6: "INT32", 7: "INT64", 2: "UINT8"}
     kinds |= {4: "UINT16", 12: "UINT32", 13: "UINT64", 9: "BOOL", 8: "BYTES"}

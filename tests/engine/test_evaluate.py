@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -14,9 +15,11 @@ from sklearn import metrics as oracle
 
 from engine.errors import EngineError
 from engine.evaluate import quality
-from engine.evaluate.outputs import Outputs
+from engine.evaluate.outputs import Outputs, run_all
 from engine.evaluate.parity import compare
 from engine.evaluate.rows import load
+from engine.formats.signature import of_onnx
+from engine.scan.onnx_run import session
 from tests.engine.conftest import Task
 
 MEASURE = "engine.evaluate.tasks:measure"
@@ -153,6 +156,17 @@ def test_measurement_is_complete_when_there_is_a_reference(task: Task, digits_on
     assert found["throughput"] > 100 and found["size_bytes"] == digits_onnx.stat().st_size
     assert 20 < found["peak_memory_mb"] < 1000 and found["batch"] == 4 and found["rows"] == 1797
     assert found["profile"]["threads"] == 1 and found["profile"]["cores"] >= 1
+
+
+def test_scores_are_the_same_when_a_classifier_has_its_zipmap(
+    digits_files: dict[bool, Path], digits_rows: Path
+) -> None:
+    plain, mapped = (
+        run_all(session(data), of_onnx(onnx.load_from_string(data)), load(digits_rows, "target"))
+        for data in (digits_files[zipmap].read_bytes() for zipmap in (False, True))
+    )
+    assert plain.scores.shape == (1797, 10) and np.array_equal(plain.scores, mapped.scores)
+    assert np.array_equal(plain.labels, mapped.labels)
 
 
 @pytest.mark.parametrize(("params", "field"), [({"threads": 0}, "threads"), ({"rounds": "x"}, "rounds")])

@@ -85,6 +85,12 @@ class Server:
         text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
         return [int(word) for word in text.split()]
 
+    def listeners(self) -> int:
+        """How many sockets listen on the port: a process that was only started does not answer yet."""
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        port = httpx.URL(self.url).port
+        return sum(words[3] == "0A" and words[1].endswith(f":{port:04X}") for words in lines)
+
     def stop(self) -> int:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)

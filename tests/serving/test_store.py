@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import os
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from onnx import TensorProto, helper
 
 from serving.document import DocumentError, parse_document
 from serving.model import ModelError, load_model
 from serving.options import OptionsError, parse_options
+from serving.sealed import Sealed
 from serving.store import Store, StoreError
 from tests.serving import models
 from tests.serving.control_plane import deployment, endpoint
@@ -26,11 +29,17 @@ def chunks(data: bytes):
     return lambda digest: iter([data[i : i + 5] for i in range(0, len(data), 5)])
 
 
+def content(sealed: Sealed) -> bytes:
+    with contextlib.closing(sealed), sealed.path() as path:
+        assert list(path.parent.iterdir()) == [path]
+        return path.read_bytes()
+
+
 def test_artifact_is_cached_whole_when_its_digest_fits(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    assert store.obtain(DIGEST, len(DATA), chunks(DATA)) == DATA
+    assert content(store.obtain(DIGEST, len(DATA), chunks(DATA))) == DATA
     assert (tmp_path / "artifacts" / DIGEST).read_bytes() == DATA
-    assert store.obtain(DIGEST, len(DATA), None) == DATA
+    assert content(store.obtain(DIGEST, len(DATA), None)) == DATA
 
 
 @pytest.mark.parametrize(
@@ -118,6 +127,20 @@ def test_document_is_refused_whole_when_one_field_is_wrong(case: str) -> None:
     holder[path[-1]] = value
     with pytest.raises(DocumentError):
         parse_document(document)
+
+
+@pytest.mark.parametrize("location", ["weights", "../weights", "x/../../weights", "{folder}/weights", "model"])
+def test_model_is_refused_when_it_names_another_file_as_its_weights(tmp_path: Path, location: str) -> None:
+    (tmp_path / "weights").write_bytes(bytes(64))
+    weights = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4, 4], data_location=TensorProto.EXTERNAL)
+    for key, value in {"location": location.format(folder=tmp_path), "offset": "0", "length": "64"}.items():
+        weights.external_data.add(key=key, value=value)
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [x], [y], [weights])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(ModelError, match="xternal data") as refused:
+        load_model(made.SerializeToString())
+    assert "slipway-load" not in str(refused.value)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x80\x04N.", b"\x00" * 100, models.classifier()[:50]])
