@@ -167,9 +167,10 @@ def export_version(job: JobContext, params: ExportParams) -> Done:
     plugin = exporter(params.exporter)
     with scratch_folder(job) as scratch:
         python = None
-        if plugin.environment:
+        environment = plugin.environment(version.framework)
+        if environment:
             with job.step("environment"):
-                lock = paths.REPOSITORY / "locks" / f"{plugin.environment}.txt"
+                lock = paths.REPOSITORY / "locks" / f"{environment}.txt"
                 python = environments.prepare(lock, paths.environments(), on_line=job.log)
         with job.step("fetch"):
             source = source_folder(version, scratch / "source")
@@ -236,7 +237,7 @@ def export_version(job: JobContext, params: ExportParams) -> Done:
             recipe={
                 "exporter": params.exporter,
                 "options": params.options,
-                "environment": plugin.environment,
+                "environment": environment,
                 "opset": value.get("opset"),
                 "labels": value.get("labels"),
             },

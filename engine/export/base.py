@@ -23,18 +23,19 @@ class Source:
 
 
 class Exporter(Protocol):
-    """name, label: for programs and people. format: of the artifact. file_name: of the one file written.
-    environment: name of the lock (`locks/<name>.txt`) it needs, None for the worker's own."""
+    """name, label: for programs and people. format: of the artifact. file_name: of the one file written."""
 
     name: str
     label: str
     format: str
     file_name: str
-    environment: str | None
     Options: Any
 
     def why_not(self, framework: str) -> str | None:
         """Why it cannot convert this framework, for a person; None when it can."""
+
+    def environment(self, framework: str) -> str | None:
+        """Name of the lock (`locks/<name>.txt`) it needs for this framework, None for the worker's own packages."""
 
     def export(self, source: Source, rows: Rows, out: Path, options: Any) -> dict[str, Any]:
         """Writes out/<file_name>; returns {"signature", "labels", "opset", ...}. Runs in the sandbox."""
@@ -45,7 +46,7 @@ class Exporter(Protocol):
 
 def exporters() -> dict[str, Exporter]:
     """All exporters by name; imports no framework."""
-    return plugins.discover("engine.export", GROUP, ["why_not", "export", "score"])
+    return plugins.discover("engine.export", GROUP, ["why_not", "environment", "export", "score"])
 
 
 def exporter(name: str) -> Exporter:

@@ -26,7 +26,6 @@ class PmmlExporter:
     label = "PMML"
     format = "pmml"
     file_name = "model.pmml"
-    environment: str | None = "pmml"
 
     class Options(BaseModel):
         model_config = ConfigDict(extra="forbid")
@@ -37,14 +36,18 @@ class PmmlExporter:
             return None
         return f"PMML export of {framework} models is not available; scikit-learn models are."
 
+    def environment(self, framework: str) -> str | None:
+        return "pmml"
+
     def export(self, source: Source, rows: Rows, out: Path, options: Options) -> dict[str, Any]:
         """{"signature", "opset": None, "labels", "fields"}."""
         from sklearn2pmml import make_pmml_pipeline, sklearn2pmml
 
-        from engine.export import sklearn_source
+        from engine.export.sources.base import source_of
 
         java_home = _java(options.heap_mb)
-        estimator = sklearn_source.load(source.folder)
+        kind = source_of(source.framework)
+        estimator = kind.load(source.folder)
         fields = _fields(estimator, rows)
         pipeline = make_pmml_pipeline(estimator, active_fields=fields, target_fields=["target"])
         try:
@@ -55,7 +58,7 @@ class PmmlExporter:
                 field="exporter",
                 code="unsupported",
             ) from error
-        labels = sklearn_source.class_labels(estimator)
+        labels = kind.class_labels(estimator)
         return {
             "signature": self._signature(fields, rows, labels),
             "opset": None,

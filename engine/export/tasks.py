@@ -10,6 +10,7 @@ from engine.evaluate import parity
 from engine.evaluate.outputs import Outputs
 from engine.evaluate.rows import Rows
 from engine.export.base import Exporter, Source, exporter
+from engine.export.sources.base import source_of
 from engine.plugins import options_of
 
 _MOST_ROWS = 2_000  # enough to meet every leaf that matters; Java scores about as many a second
@@ -53,7 +54,7 @@ def convert(
         "parity": compared,
         "tolerance": tolerance,
         "rows_from": origin,
-        "environment": plugin.environment,
+        "environment": plugin.environment(source.framework),
     }
 
 
@@ -69,21 +70,15 @@ def _rows(source: Source, given: Path | None, target: str) -> tuple[Rows, str]:
     from engine.export import example
 
     if given is None and source.framework == "onnx":
-        from engine.export.onnx_exporter import onnx_file
         from engine.scan.tasks import check_onnx_file
 
-        return example.synthesize(check_onnx_file(onnx_file(source.folder))["signature"]), "synthesized"
+        return example.synthesize(check_onnx_file(source_of("onnx").load(source.folder))["signature"]), "synthesized"
     return example.rows_for(source.folder, given, target)
 
 
 def _source_outputs(source: Source, rows: Rows) -> Outputs:
-    if source.framework == "onnx":
-        from engine.export.onnx_exporter import onnx_file, onnx_outputs
-
-        return onnx_outputs(onnx_file(source.folder), rows)
-    from engine.export import sklearn_source
-
-    return sklearn_source.predictions(sklearn_source.load(source.folder), rows)
+    kind = source_of(source.framework)
+    return kind.predictions(kind.load(source.folder), rows)
 
 
 def _tolerance(params: dict[str, Any]) -> float:
