@@ -26,7 +26,7 @@ check: install-test  ## Style, types, import direction, Django's own checks
 pytest: install-test
 	@$(BIN)/python -m slipway.launch.browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not e2e and not chaos" $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m "e2e or chaos" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "e2e or chaos" $(PYTEST_ARGS)
 
 install:
 	$(BOOTSTRAP) base
