@@ -7,7 +7,7 @@ from typing import Any
 import django_filters
 from django.db import transaction
 from django.db.models import QuerySet
-from django.http import FileResponse
+from django.http import FileResponse, HttpResponse
 from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -17,9 +17,9 @@ from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from registry import intake, services, storage, upload
+from registry import environments, intake, services, storage, upload
 from registry import serializers as shapes
-from registry.models import Artifact, Dataset, Model, Version
+from registry.models import Artifact, Dataset, Environment, Model, Version
 from slipway.accounts import policy
 from slipway.accounts.lookups import project_named
 from slipway.api.problems import Problem
@@ -223,6 +223,51 @@ class VersionViewSet(RowList, mixins.ListModelMixin, mixins.RetrieveModelMixin, 
             status=202,
             headers={"Location": f"/api/v1/jobs/{jobs[0].pk}"},
         )
+
+    @extend_schema(responses=shapes.Way(many=True))
+    @action(detail=True, pagination_class=None, filterset_class=None)
+    def formats(self, request: Request, pk: str) -> Response:
+        """Every format there is: possible for this version, or why not."""
+        return Response(shapes.Way(environments.ways_of(self.get_object()), many=True).data)
+
+    @extend_schema(request=shapes.PrepareRequest, responses={202: JobSerializer})
+    @action(detail=True, methods=["post"])
+    @idempotent
+    def prepare(self, request: Request, pk: str) -> Response:
+        """Starts a job that installs an environment and proves it with this version."""
+        shape = shapes.PrepareRequest(data=request.data)
+        shape.is_valid(raise_exception=True)
+        job = environments.environment_request(
+            actor=request.user, version=self.get_object(), name=shape.validated_data["name"]
+        )
+        return Response(JobSerializer(job).data, status=202, headers={"Location": f"/api/v1/jobs/{job.pk}"})
+
+    @extend_schema(
+        responses={(200, "text/plain"): OpenApiTypes.STR},
+        parameters=[OpenApiParameter("file", enum=list(environments.FILES), location="path")],
+    )
+    @action(detail=True, url_path="environment/(?P<file>[A-Za-z.]+)", pagination_class=None, filterset_class=None)
+    def environment(self, request: Request, pk: str, file: str) -> HttpResponse:
+        """A file that builds the version's environment elsewhere."""
+        version = self.get_object()
+        if file not in environments.FILES:
+            raise Problem(f"There is no file “{file[:60]}”.", code="not_found", status=404)
+        return HttpResponse(environments.file_of(version, file), content_type="text/plain; charset=utf-8")
+
+
+class EnvironmentViewSet(
+    mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.DestroyModelMixin, viewsets.GenericViewSet
+):
+    """Prepared environments of this installation."""
+
+    queryset = Environment.objects.all()
+    serializer_class = shapes.EnvironmentSerializer
+    filterset_fields = ["name", "state"]
+    lookup_value_regex = r"\d+"
+
+    def perform_destroy(self, instance: Environment) -> None:
+        """Takes it off the disk; its row stays."""
+        environments.environment_evict(actor=self.request.user, row=instance)
 
 
 class ArtifactFilter(django_filters.FilterSet):

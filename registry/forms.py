@@ -7,8 +7,8 @@ from typing import Any
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
-from engine.export.base import exporters
 from engine.optimize.base import optimizers
+from registry.environments import Way
 from registry.models import Format, Task
 from slipway.accounts import policy
 from slipway.accounts.models import Project
@@ -66,15 +66,13 @@ class ModelChangeForm(forms.Form):
 
 
 class ExportForm(forms.Form):
-    """Which formats to export to."""
+    """Which formats to export to, of those that are possible."""
 
     exporters = forms.MultipleChoiceField(label=_("Formats"), widget=forms.CheckboxSelectMultiple)
 
-    def __init__(self, framework: str, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, ways: list[Way], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        known = exporters().values()
-        self.reasons = [why for one in known if (why := one.why_not(framework))]
-        self.fields["exporters"].choices = [(one.name, one.label) for one in known if not one.why_not(framework)]  # type: ignore[attr-defined]
+        self.fields["exporters"].choices = [(way.exporter, way.label) for way in ways if not way.why_not]  # type: ignore[attr-defined]
 
 
 class OptimizeForm(forms.Form):

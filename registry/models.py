@@ -288,3 +288,36 @@ class Measurement(models.Model):
 
     def __str__(self) -> str:
         return f"{self.artifact} p50 {self.latency_p50_ms:.2f} ms"
+
+
+class EnvironmentState(models.TextChoices):
+    PREPARING = "preparing", _("Preparing")
+    READY = "ready", _("Ready")
+    FAILED = "failed", _("Failed")
+    EVICTED = "evicted", _("Removed")
+
+
+class Environment(models.Model):
+    """Packages that some frameworks or formats need, installed once for each lock."""
+
+    name = models.CharField(max_length=60)
+    digest = models.CharField(max_length=60, unique=True)
+    state = models.CharField(max_length=12, choices=EnvironmentState.choices, default=EnvironmentState.PREPARING)
+    reason = models.CharField(max_length=500, blank=True)
+    packages = models.JSONField(default=list)
+    size = models.BigIntegerField(default=0)
+    seconds = models.FloatField(null=True)
+    uses = models.PositiveIntegerField(default=0)
+    prepared_at = models.DateTimeField(null=True)
+    used_at = models.DateTimeField(null=True)
+    job = models.ForeignKey("jobs.Job", on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(condition=Q(state__in=EnvironmentState.values), name="environment_state_known"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name

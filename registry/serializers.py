@@ -6,7 +6,18 @@ from typing import Any
 
 from rest_framework import serializers
 
-from registry.models import Alias, Artifact, Dataset, Measurement, Model, Task, Version
+from registry import environments
+from registry.models import (
+    Alias,
+    Artifact,
+    Dataset,
+    Environment,
+    EnvironmentState,
+    Measurement,
+    Model,
+    Task,
+    Version,
+)
 from slipway.accounts.models import Project
 
 
@@ -156,6 +167,41 @@ class Decision(serializers.Serializer):
 
 class ExportRequest(serializers.Serializer):
     exporters = serializers.ListField(child=serializers.CharField(max_length=40), min_length=1, max_length=10)
+
+
+class Way(serializers.Serializer):
+    """A format, and whether this version can have it."""
+
+    exporter = serializers.CharField()
+    label = serializers.CharField()
+    format = serializers.CharField()
+    possible = serializers.SerializerMethodField()
+    why_not = serializers.CharField(help_text="Empty where it is possible.")
+    environment = serializers.CharField(help_text="Empty where the worker's own packages do.")
+    prepared = serializers.SerializerMethodField(help_text="Whether that environment is ready.")
+    artifact = serializers.SerializerMethodField(help_text="The newest artifact of this exporter.")
+
+    def get_possible(self, way: environments.Way) -> bool:
+        return not way.why_not
+
+    def get_prepared(self, way: environments.Way) -> bool:
+        return not way.environment or (way.prepared is not None and way.prepared.state == EnvironmentState.READY)
+
+    def get_artifact(self, way: environments.Way) -> int | None:
+        return way.artifact.pk if way.artifact else None
+
+
+class EnvironmentSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Environment
+        fields = [
+            "id", "name", "digest", "state", "reason", "packages", "size", "seconds", "uses", "prepared_at", "used_at",
+            "job",
+        ]  # fmt: skip
+
+
+class PrepareRequest(serializers.Serializer):
+    name = serializers.CharField(max_length=60, help_text="Of the environment, as `formats` says.")
 
 
 class OptimizeRequest(serializers.Serializer):

@@ -8,15 +8,15 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import InvalidPage
 from django.http import Http404, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils.safestring import mark_safe
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from registry import comparison, forms, lineage, markdown, selectors, services, snippets
-from registry.models import Task, Version
+from registry import comparison, environments, forms, lineage, markdown, selectors, services, snippets
+from registry.models import Environment, Task, Version
 from slipway.accounts.pages import SignedIn, act, attempt, number, posted, project_of, show_failure
 from slipway.environment import environment
 
@@ -186,7 +186,8 @@ def _tab(row: Version, artifacts: list[Any], tab: str) -> dict[str, Any]:
 def version_export(request: SignedIn, pk: int) -> HttpResponse:
     """Chooses formats and starts one export job for each."""
     row = selectors.version_get(request.user, pk)
-    form = forms.ExportForm(row.framework, posted(request))
+    ways = environments.ways_of(row)
+    form = forms.ExportForm(ways, posted(request))
     if request.method == "POST" and form.is_valid():
         chosen = form.cleaned_data["exporters"]
         outcome = attempt(lambda: services.export_request(actor=request.user, version=row, exporters=chosen))
@@ -194,7 +195,8 @@ def version_export(request: SignedIn, pk: int) -> HttpResponse:
             messages.success(request, _("Started: each format is a job of its own."))
             return redirect("version-tab", row.pk, "jobs")
         show_failure(form, outcome.failure)
-    return _version_form(request, row, form, "export")
+    more = {"ways": ways, "chosen": request.POST.getlist("exporters"), "files": environments.FILES}
+    return _version_form(request, row, form, "export", **more)
 
 
 @login_required
@@ -279,17 +281,66 @@ FORMS = {
 }
 
 
-def _version_form(request: SignedIn, row: Version, form: Any, name: str) -> HttpResponse:
+def _version_form(request: SignedIn, row: Version, form: Any, name: str, **more: Any) -> HttpResponse:
     title, effect = FORMS[name]
     context = {
         "section": "models", "project": row.model.project, "model": row.model, "version": row,
-        "form": form, "title": title, "effect": effect,
+        "form": form, "title": title, "effect": effect, **more,
     }  # fmt: skip
-    return render(request, "registry/version_form.html", context, status=_status(form))
+    page = "registry/version_export.html" if name == "export" else "registry/version_form.html"
+    return render(request, page, context, status=_status(form))
 
 
 def _status(form: Any) -> int:
     return 422 if form.is_bound and form.errors else 200
+
+
+@login_required
+@require_POST
+def version_prepare(request: SignedIn, pk: int) -> HttpResponse:
+    """Prepares an environment for a version, and proves it with it."""
+    row = selectors.version_get(request.user, pk)
+    name = request.POST.get("name", "")
+    outcome = attempt(lambda: environments.environment_request(actor=request.user, version=row, name=name))
+    if outcome.value:
+        return redirect("job", outcome.value.pk)
+    if outcome.failure:
+        messages.error(request, outcome.failure.text)
+    return redirect("version-export", row.pk)
+
+
+@login_required
+@require_GET
+def version_environment(request: SignedIn, pk: int, file: str) -> HttpResponse:
+    """One of the files that build the version's environment elsewhere."""
+    row = selectors.version_get(request.user, pk)
+    if file not in environments.FILES:
+        raise Http404
+    answer = HttpResponse(environments.file_of(row, file), content_type="text/plain; charset=utf-8")
+    answer["Content-Disposition"] = f'attachment; filename="{file}"'
+    return answer
+
+
+@login_required
+@require_GET
+def environment_list(request: SignedIn) -> HttpResponse:
+    """What is prepared on the workers' disks."""
+    rows = list(Environment.objects.select_related("job"))
+    context = {"section": "models", "rows": rows, "total": sum(row.size for row in rows)}
+    return render(request, "registry/environments.html", context)
+
+
+@login_required
+@require_POST
+def environment_remove(request: SignedIn, pk: int) -> HttpResponse:
+    """Takes one off the disk."""
+    row = get_object_or_404(Environment, pk=pk)
+    return act(
+        request,
+        lambda: environments.environment_evict(actor=request.user, row=row),
+        _("The environment “%(name)s” is removed.") % {"name": row.name},
+        reverse("environments"),
+    )
 
 
 @login_required

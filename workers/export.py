@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 from pydantic import BaseModel
 
-from engine.export import environments
 from engine.export.base import exporter, exporters
 from engine.sandbox import Limits
 from registry import results, storage
@@ -16,10 +16,9 @@ from registry.mlflow import gateway
 from registry.mlflow.locations import location_of
 from registry.models import DatasetRole, Format, Verdict, Version
 from registry.services import export_request
-from slipway import paths
 from slipway.jobs.context import JobContext
 from slipway.jobs.kernel import job_of
-from slipway.jobs.kinds import Done, job_kind
+from slipway.jobs.kinds import Done, Later, job_kind
 from slipway.jobs.services import submit
 from workers.common import (
     FETCH_LIMIT,
@@ -32,6 +31,7 @@ from workers.common import (
     scratch_folder,
     source_folder,
 )
+from workers.environments import prepared, waits_for
 from workers.runs import job_run, numbers
 
 # Where a training run may leave its rows; nothing of Slipway is imported for it.
@@ -161,17 +161,14 @@ class ExportParams(BaseModel):
 
 
 @job_kind("export", queue="export", params=ExportParams, label=_("Export"))
-def export_version(job: JobContext, params: ExportParams) -> Done:
+def export_version(job: JobContext, params: ExportParams) -> Done | Later:
     """Converts a version in the sandbox, proves that it predicts the same, stores it."""
     version = Version.objects.select_related("model__project").get(pk=params.version_id)
     plugin = exporter(params.exporter)
-    with scratch_folder(job) as scratch:
-        python = None
-        environment = plugin.environment(version.framework)
-        if environment:
-            with job.step("environment"):
-                lock = paths.REPOSITORY / "locks" / f"{environment}.txt"
-                python = environments.prepare(lock, paths.environments(), on_line=job.log)
+    environment = None if plugin.why_not(version.framework) else plugin.environment(version.framework)
+    if environment and (later := waits_for(environment, version)):
+        return later
+    with scratch_folder(job) as scratch, prepared(job, environment) if environment else nullcontext() as python:
         with job.step("fetch"):
             source = source_folder(version, scratch / "source")
             dataset, rows = evaluation_rows(version)

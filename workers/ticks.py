@@ -5,9 +5,11 @@ from __future__ import annotations
 from django.utils import timezone
 
 from monitoring.services import policies_due
+from registry.environments import environments_trim
 from registry.intake import versions_reconcile
 from slipway.accounts.models import Token
 from slipway.audit.services import chain_seal
+from slipway.environment import environment
 from slipway.jobs.services import sweep
 from slipway.jobs.ticks import tick
 from workers.monitor import deployments_watch, old_rows_forget
@@ -41,6 +43,12 @@ def policies_fire() -> None:
 def endpoints_watch() -> None:
     """Looks after deployments and their alerts."""
     deployments_watch()
+
+
+@tick("environments", every=3600)
+def environments_forget() -> None:
+    """Removes prepared environments that nobody has used for long, or that no longer fit."""
+    environments_trim(days=environment.environments_days, total_bytes=environment.environments_gb << 30)
 
 
 @tick("forget", every=60)

@@ -29,6 +29,16 @@ def export(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dic
     return convert(plugin, options, params, inputs, out)
 
 
+def prove(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Loads inputs["source"] and predicts inputs["rows"] (or the model's example): this environment can.
+
+    params: framework, target. {"rows", "rows_from"}. EngineError for whatever is in the way.
+    """
+    source = Source(inputs["source"], str(params.get("framework") or _framework(inputs["source"])))
+    rows, origin = _rows(source, inputs.get("rows"), str(params.get("target") or "target"))
+    return {"rows": len(_source_outputs(source, rows.head(_MOST_ROWS))), "rows_from": origin}
+
+
 def convert(
     plugin: Exporter, options: Any, params: dict[str, Any], inputs: dict[str, Path], out: Path
 ) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from deployments.api import EndpointViewSet, RolloutViewSet, TargetViewSet
 from deployments.servers_api import ServerViewSet
 from deployments.serving_api import ServingArtifact, state
 from monitoring.api import AlertViewSet, EndpointStats, PolicyViewSet, RetrainHook, ServingReport
-from registry.api import ArtifactViewSet, DatasetViewSet, ModelViewSet, VersionViewSet
+from registry.api import ArtifactViewSet, DatasetViewSet, EnvironmentViewSet, ModelViewSet, VersionViewSet
 from slipway.accounts.api import TokenViewSet
 from slipway.jobs.api import JobViewSet
 
@@ -20,6 +20,7 @@ for prefix, view in {
     "versions": VersionViewSet,
     "artifacts": ArtifactViewSet,
     "datasets": DatasetViewSet,
+    "environments": EnvironmentViewSet,
     "targets": TargetViewSet,
     "endpoints": EndpointViewSet,
     "rollouts": RolloutViewSet,

@@ -46,6 +46,8 @@ class Environment:
     serving_url: str = field(default_factory=lambda: os.environ.get("SLIPWAY_SERVING_URL", ""))
     serving_port: int = field(default_factory=lambda: int(os.environ.get("SLIPWAY_SERVING_PORT", "8080")))
     max_upload_mb: int = field(default_factory=lambda: int(os.environ.get("SLIPWAY_MAX_UPLOAD_MB", "2048")))
+    environments_gb: int = field(default_factory=lambda: int(os.environ.get("SLIPWAY_ENVIRONMENTS_GB", "20")))
+    environments_days: int = field(default_factory=lambda: int(os.environ.get("SLIPWAY_ENVIRONMENTS_DAYS", "30")))
     admin_password: str = field(default_factory=lambda: os.environ.get("SLIPWAY_ADMIN_PASSWORD", ""))
     sandbox: str = field(default_factory=lambda: os.environ.get("SLIPWAY_SANDBOX", "on"))
     failpoint: str = field(default_factory=lambda: os.environ.get("SLIPWAY_FAILPOINT", ""))

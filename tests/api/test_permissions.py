@@ -18,7 +18,7 @@ from deployments import services as endpoints
 from deployments.models import DesiredState, Server
 from deployments.rollouts import rollout_start
 from monitoring import services as monitors
-from registry.models import Dataset
+from registry.models import Dataset, Environment
 from slipway.accounts.services import token_create, token_revoke
 from slipway.api_urls import urlpatterns
 from slipway.jobs.services import submit
@@ -44,6 +44,12 @@ TABLE: list[tuple[str, str, Any, set[str], int]] = [
     ("GET", "versions/{version}", None, READ, 200),
     ("POST", "versions/{version}/decide", {"approve": True}, APPROVE, 200),
     ("POST", "versions/{version}/export", {"exporters": ["onnx"]}, WRITE, 202),
+    ("GET", "versions/{version}/formats", None, READ, 200),
+    ("GET", "versions/{version}/environment/{file}", None, READ, 200),
+    ("POST", "versions/{version}/prepare", {"name": "pmml"}, WRITE, 202),
+    ("GET", "environments", None, READ, 200),
+    ("GET", "environments/{environment}", None, READ, 200),
+    ("DELETE", "environments/{environment}", None, {"root"}, 204),
     ("GET", "artifacts", None, READ, 200),
     ("GET", "artifacts/{artifact}", None, READ, 200),
     ("GET", "artifacts/{folder}/content", None, READ, 409),
@@ -89,6 +95,7 @@ TABLE: list[tuple[str, str, Any, set[str], int]] = [
 ]
 # In a body a foreign id is a field that is wrong, not a page that is not there.
 SHARED = {"GET servers"}  # processes serve all projects: a stranger sees them, and nothing of ours on them
+INSTALLATION = "environments"  # belong to no project
 BY_BODY = {"POST rollouts": "endpoint", "POST policies": "model", "POST models": "project"}
 
 
@@ -120,6 +127,7 @@ def world(people, project, model, new_version) -> dict[str, Any]:
         "policy": monitors.policy_create(actor=None, model=model, name="nightly").pk,
         "alert": monitors.alert_raise(project_id=project.pk, key="k", title="t").pk,
         "token": token_create(user=people["root"], name="old")[0].pk,
+        "environment": Environment.objects.create(name="pmml", digest="e", state="ready").pk, "file": "Dockerfile",
         "job": submit("ingest", project=project, params=params).pk, "ended": ended.pk,
         "dataset": Dataset.objects.create(
             project=project, name="d", role="training", sha256="d" * 64, size=1, file_name="d.csv", uri="x"
@@ -162,6 +170,8 @@ def checked(row: tuple[str, str, Any, set[str], int], who: str, answer: Any) -> 
     elif who == "stranger":
         if field := BY_BODY.get(name_of(row)):
             problem(answer, 422, field=field)
+        elif path.startswith(INSTALLATION):
+            assert answer.status_code == (403 if row[0] == "DELETE" else 200)
         elif name_of(row) in SHARED:
             assert answer.status_code == 200 and [one["deployments"] for one in answer.json()["results"]] == [[]]
         elif "{" in path or name_of(row) == "POST endpoints":
@@ -171,7 +181,7 @@ def checked(row: tuple[str, str, Any, set[str], int], who: str, answer: Any) -> 
     elif who in allowed:
         assert answer.status_code == status, answer.content[:300]
     else:
-        problem(answer, 403, "permission_denied")
+        problem(answer, 403, None if path.startswith(INSTALLATION) else "permission_denied")
 
 
 def test_every_route_answers_every_persona_as_the_policy_says_when_called(world, as_user) -> None:
@@ -220,7 +230,7 @@ def test_token_does_only_what_its_scope_says_when_used(scope: str, world, people
         with transaction.atomic():
             answer = call(api, row, world)
             transaction.set_rollback(True)
-        may = scope == "write" or (scope == "read" and row[0] == "GET")
+        may = "admin" in row[3] and (scope == "write" or (scope == "read" and row[0] == "GET"))
         if answer.status_code != (row[-1] if may else 403):
             wrong.append((name_of(row), answer.status_code, answer.content[:200]))
     assert not wrong

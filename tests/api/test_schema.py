@@ -35,7 +35,7 @@ def operations() -> list[Any]:
 ROWS = {
     "models": "model", "versions": "version", "artifacts": "artifact", "datasets": "dataset", "targets": "target",
     "endpoints": "endpoint", "rollouts": "rollout", "policies": "policy", "alerts": "alert", "jobs": "job",
-    "tokens": "token",
+    "tokens": "token", "environments": "environment",
     "hooks": "policy",
 }  # fmt: skip
 
