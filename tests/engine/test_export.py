@@ -82,7 +82,7 @@ def test_rows_are_invented_and_said_when_there_are_none(task: Task, tmp_path: Pa
     folder = shutil.copytree(digits_model, tmp_path / "bare")
     (folder / "input_example.json").unlink()
     value = task(EXPORT, {"exporter": "onnx"}, source=folder).value
-    assert value["rows_from"] == "synthesized" and value["parity"]["rows"] == 64
+    assert value["rows_from"] == "synthesized" and value["parity"]["rows"] == 256
 
 
 def test_opset_is_kept_when_it_is_given(task: Task, iris_model: Path) -> None:

@@ -44,7 +44,9 @@ class XgboostSource:
                 booster.set_attr(best_iteration=None, best_score=None)
                 return wrapped(booster)
             if module != "xgboost.sklearn" or kind not in _CLASSES:
-                raise EngineError(f"The model is a {named[:80]}, none of XGBoost's own.", field="file", code="unsupported")
+                raise EngineError(
+                    f"The model is a {named[:80]}, none of XGBoost's own.", field="file", code="unsupported"
+                )
             model = getattr(xgboost, kind)()
             model.load_model(str(path))
         except (xgboost.core.XGBoostError, ValueError, TypeError, KeyError) as error:
