@@ -124,6 +124,7 @@ def test_export_fails_when_the_converter_is_wrong(
         tasks.convert(plugin, plugin.Options(), {}, {"source": digits_model, "rows": digits_rows}, tmp_path)
     assert caught.value.code == "parity"
     assert "predicts something else" in caught.value.message and "1797 rows" in caught.value.message
+    assert "the first difference is after step 'mlpclassifier'" in caught.value.message
 
 
 def test_pmml_matches_when_java_comes_from_the_wheel(
