@@ -188,10 +188,10 @@ def test_opset_is_recorded_when_rows_are_invented(
     assert all(output.type.HasField("tensor_type") for output in model.graph.output)
 
 
-def test_labels_are_kept_when_rows_hold_a_target_of_words(task: Task, boosted: Path, boosting_python: Path) -> None:
+def test_labels_are_kept_when_rows_are_parquet_with_a_target_of_words(task: Task, boosted: Path, boosting_python: Path) -> None:
     frame = pd.read_csv(boosted / "lightgbm-classifier-iris" / "rows.csv")
-    path = boosted / "labelled.csv"
-    frame.assign(kind="setosa").to_csv(path, index=False)
+    path = boosted / "labelled.parquet"
+    frame.assign(kind="setosa").to_parquet(path)
     value = task(
         EXPORT, {"exporter": "onnx", "target": "kind"}, source=boosted / "lightgbm-classifier-iris" / "source",
         rows=path, python=boosting_python,

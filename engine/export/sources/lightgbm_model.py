@@ -25,10 +25,9 @@ class LightgbmSource:
 
     def load(self, folder: Path) -> Any:
         """A Booster or one of LightGBM's scikit-learn classes. Unpickling runs foreign code: sandbox only."""
-        import lightgbm
-
         from engine.export.sources.scikit_learn import opened
 
+        lightgbm = _library()
         data = mlmodel.read_yaml(folder / "MLmodel", "MLmodel")
         path = mlmodel.model_path(folder, data)
         if mlmodel.flavor_of(data)[1].get("model_class", "lightgbm.basic.Booster") == "lightgbm.basic.Booster":
@@ -79,3 +78,16 @@ class LightgbmSource:
 def booster_of(model: Any) -> Any:
     """The Booster inside a scikit-learn class, or the model itself."""
     return getattr(model, "booster_", model)
+
+
+def _library() -> Any:
+    """The package. Its wheel, unlike all others here, brings no OpenMP along."""
+    try:
+        import lightgbm
+    except OSError as error:
+        raise EngineError(
+            f"LightGBM lacks a library of the system ({str(error)[:100]}): install libgomp1.",
+            field="exporter",
+            code="environment",
+        ) from error
+    return lightgbm
