@@ -11,7 +11,7 @@ from engine.evaluate.rows import Rows, from_frame, load
 from engine.formats import signature
 from engine.scan import mlmodel
 
-_INVENTED = 64
+_INVENTED = 256
 _SEED = 20251125
 _MAX_BYTES = 64 * 1024 * 1024
 
@@ -35,7 +35,7 @@ def rows_for(source: Path, given: Path | None, target: str) -> tuple[Rows, str]:
 
 
 def synthesize(described: signature.Signature) -> Rows:
-    """64 rows of normal numbers, whole numbers 0..9 and short words, always the same."""
+    """256 rows of normal numbers, whole numbers 0..9 and short words, always the same."""
     import numpy as np
     import pandas
 

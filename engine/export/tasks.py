@@ -56,7 +56,8 @@ def convert(
     print(f"comparing predictions on {len(rows)} rows ({origin})")
     compared = parity.compare(_source_outputs(source, rows), plugin.score(artifact, rows, result["labels"]), tolerance)
     if not compared["passed"]:
-        raise EngineError(_difference(compared, tolerance), field="exporter", code="parity")
+        message = _difference(compared, tolerance) + _place(plugin, source, rows, options, tolerance)
+        raise EngineError(f"{message}.", field="exporter", code="parity")
     return {
         "file": plugin.file_name,
         "format": plugin.format,
@@ -105,4 +106,15 @@ def _difference(compared: dict[str, Any], tolerance: float) -> str:
     if compared["agreement"] is not None:
         parts.append(f"labels agree on {compared['agreement']:.2%} of {compared['rows']} rows")
     first = compared["worst"][0]["row"] if compared["worst"] else 0
-    return f"The exported model predicts something else: {', '.join(parts)}; worst row {first}."
+    return f"The exported model predicts something else: {', '.join(parts)}; worst row {first}"
+
+
+def _place(plugin: Exporter, source: Source, rows: Rows, options: Any, tolerance: float) -> str:
+    """Where a scikit-learn pipeline and its graph part, for the end of the message; "" when nobody can say."""
+    from engine.export.first_difference import first_difference
+
+    if plugin.format != "onnx" or source.framework != "sklearn":
+        return ""
+    model = source_of(source.framework).load(source.folder)
+    step = first_difference(model, rows, getattr(options, "opset", None), tolerance)
+    return f"; the first difference is after step '{step}'" if step else ""

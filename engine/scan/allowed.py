@@ -1,6 +1,7 @@
 """Which names a stored model may refer to: the allowlist behind pickle and skops scans.
 
-Three answers: `allowed` (ordinary parts of scikit-learn, numpy, scipy, pandas), `dangerous` (known ways
+Three answers: `allowed` (ordinary parts of scikit-learn, numpy, scipy, pandas, the models of
+XGBoost and LightGBM), `dangerous` (known ways
 out: commands, files, network, code from text) and `unknown` (somebody's own class: a person decides).
 """
 
@@ -43,6 +44,8 @@ _ALLOWED = [
     (re.compile(r"pandas(\.\w+)*"), re.compile(
         r"DataFrame|Series|Index|RangeIndex|MultiIndex|CategoricalDtype|BlockManager|SingleBlockManager|Block|"
         r"StringDtype|_unpickle_block|__pyx_unpickle_\w+|new_block|_new_Index|Categorical|Timestamp")),
+    (re.compile(r"lightgbm\.(sklearn|basic)"), re.compile(r"LGBM(Model|Classifier|Regressor|Ranker)|Booster")),
+    (re.compile(r"xgboost\.(sklearn|core)"), re.compile(r"XGB(RF)?(Model|Classifier|Regressor|Ranker)|Booster")),
     (re.compile(r"collections"), re.compile(r"OrderedDict|defaultdict|Counter|deque")),
     (re.compile(r"copyreg|copy_reg"), re.compile(r"_reconstructor|__newobj__")),
     (re.compile(r"_codecs"), re.compile(r"encode")),

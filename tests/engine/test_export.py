@@ -82,7 +82,7 @@ def test_rows_are_invented_and_said_when_there_are_none(task: Task, tmp_path: Pa
     folder = shutil.copytree(digits_model, tmp_path / "bare")
     (folder / "input_example.json").unlink()
     value = task(EXPORT, {"exporter": "onnx"}, source=folder).value
-    assert value["rows_from"] == "synthesized" and value["parity"]["rows"] == 64
+    assert value["rows_from"] == "synthesized" and value["parity"]["rows"] == 256
 
 
 def test_opset_is_kept_when_it_is_given(task: Task, iris_model: Path) -> None:
@@ -124,6 +124,7 @@ def test_export_fails_when_the_converter_is_wrong(
         tasks.convert(plugin, plugin.Options(), {}, {"source": digits_model, "rows": digits_rows}, tmp_path)
     assert caught.value.code == "parity"
     assert "predicts something else" in caught.value.message and "1797 rows" in caught.value.message
+    assert "the first difference is after step 'mlpclassifier'" in caught.value.message
 
 
 def test_pmml_matches_when_java_comes_from_the_wheel(

@@ -28,15 +28,7 @@ class SklearnSource:
     def load(self, folder: Path) -> Any:
         """The fitted estimator of an MLflow model folder. Unpickling runs foreign code: sandbox only."""
         path = mlmodel.model_path(folder, mlmodel.read_yaml(folder / "MLmodel", "MLmodel"))
-        if kind_of_file(path) == "zip archive":
-            import skops.io
-
-            types = [str(each) for each in skops.io.get_untrusted_types(file=path)]
-            bad = [each for each in types if judge(*each.rpartition(".")[::2]) == "dangerous"]
-            if bad:
-                raise EngineError(f"The model calls {bad[0]}.", field="file", code="untrusted")
-            return skops.io.load(path, trusted=types)
-        return unpickled(path)
+        return opened(path)
 
     def predictions(self, model: Any, rows: Rows) -> Outputs:
         """Labels and class probabilities of a classifier, numbers of a regressor."""
@@ -64,18 +56,28 @@ class SklearnSource:
         return np.asarray(classes).tolist()
 
 
-def unpickled(path: Path) -> Any:
-    """A pickle's object. EngineError naming the package that it needs and that is not here."""
+def opened(path: Path) -> Any:
+    """The object of a skops file or a pickle. EngineError naming the package that it needs and that is not here."""
     import joblib
 
     try:
-        return joblib.load(path)
+        return _from_skops(path) if kind_of_file(path) == "zip archive" else joblib.load(path)
     except ModuleNotFoundError as error:
         raise EngineError(
             f"The model needs the package {str(error.name).split('.')[0]}, which is not installed here.",
             field="file",
             code="environment",
         ) from error
+
+
+def _from_skops(path: Path) -> Any:
+    import skops.io
+
+    types = [str(each) for each in skops.io.get_untrusted_types(file=path)]
+    bad = [each for each in types if judge(*each.rpartition(".")[::2]) == "dangerous"]
+    if bad:
+        raise EngineError(f"The model calls {bad[0]}.", field="file", code="untrusted")
+    return skops.io.load(path, trusted=types)
 
 
 def model_input(estimator: Any, rows: Rows) -> Any:

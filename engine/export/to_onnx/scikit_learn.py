@@ -7,6 +7,10 @@ from typing import Any
 from engine.errors import EngineError
 from engine.evaluate.rows import Rows
 
+# scikit-learn's pattern of words, and the same for the regular expressions of ONNX Runtime, whose \w is ASCII.
+_USUAL_WORDS = r"(?u)\b\w\w+\b"
+_WORDS = r"[\p{L}\p{N}_]{2,}"
+
 
 def convert(estimator: Any, rows: Rows, opset: int | None) -> bytes:
     """One graph with a dynamic batch: a matrix input `input` for numbers, one input a column otherwise.
@@ -16,8 +20,8 @@ def convert(estimator: Any, rows: Rows, opset: int | None) -> bytes:
     from sklearn.base import is_classifier
     from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
-    # ONNX Runtime takes the C locale everywhere; without this it asks the machine for en_US.
-    wanted: dict[Any, Any] = {CountVectorizer: {"locale": "C"}, TfidfVectorizer: {"locale": "C"}}
+    text = _text_options(estimator)
+    wanted: dict[Any, Any] = {CountVectorizer: text, TfidfVectorizer: text}
     if is_classifier(estimator):
         wanted[id(estimator)] = {"zipmap": False}
     try:
@@ -29,6 +33,21 @@ def convert(estimator: Any, rows: Rows, opset: int | None) -> bytes:
             code="unsupported",
         ) from error
     return bytes(model.SerializeToString())
+
+
+def _text_options(estimator: Any) -> dict[str, str]:
+    """How skl2onnx is to write the vectorizers of texts."""
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    # ONNX Runtime takes the C locale everywhere; without this it asks the machine for en_US.
+    options = {"locale": "C"}
+    parts = [estimator, *estimator.get_params(deep=True).values()]
+    vectorizers = [each for each in parts if isinstance(each, CountVectorizer)]
+    if all(each.analyzer == "word" and each.token_pattern == _USUAL_WORDS for each in vectorizers):
+        # skl2onnx takes the usual pattern for ASCII words of any length: "café" falls apart, and a word of one letter
+        # comes between the two of a pair.
+        options["tokenexp"] = _WORDS
+    return options
 
 
 def _types(estimator: Any, rows: Rows) -> list[tuple[str, Any]]:
