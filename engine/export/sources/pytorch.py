@@ -15,6 +15,7 @@ from engine.evaluate.rows import Rows
 from engine.formats import signature
 from engine.formats.signature import Signature, Tensor
 from engine.scan import mlmodel
+from engine.scan.torch_zip import SUFFIXES
 
 _BATCH = 256
 
@@ -60,10 +61,10 @@ class PytorchSource:
 
 
 def model_file(data: Path) -> Path:
-    """The one model file below `data`, the folder or file that MLmodel names."""
-    if data.is_file():
-        return data
-    found = [each for each in sorted(data.iterdir()) if each.suffix in {".pt2", ".pth", ".pt"}]
+    """The one model file below `data`, the folder or file that MLmodel names; only under a name that the scan
+    takes for PyTorch's."""
+    candidates = [data] if data.is_file() else sorted(data.iterdir())
+    found = [each for each in candidates if each.suffix.lower() in SUFFIXES]
     if len(found) != 1:
         raise _wrong(f"The model has {len(found)} files of PyTorch instead of one.", code="mlmodel")
     return found[0]
@@ -79,7 +80,7 @@ def load_file(path: Path, described: Signature) -> TorchModel:
         raise _wrong("The model file is no archive of PyTorch 1.6 or newer: save it again with torch.save.")
     with zipfile.ZipFile(path) as archive:
         parts = {name.partition("/")[2] for name in archive.namelist()}
-    if path.suffix == ".pt2":
+    if path.suffix.lower() == ".pt2":
         program = torch.export.load(str(path))
         return TorchModel(program.module(), "program", program, described, _fixed_batch(program))
     if "constants.pkl" in parts:
