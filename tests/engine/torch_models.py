@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import pickle
 import sys
 from pathlib import Path
 
@@ -79,6 +80,7 @@ save("pickled", cnn, PICTURES, serialization_format="pickle")
 save("script", torch.jit.script(mlp), FLAT, serialization_format="pickle")
 save("branching", Branching().eval(), FLAT, serialization_format="pickle")
 save("absent-class", importlib.import_module("absent_code").Absent(), FLAT, serialization_format="pickle")
+save("main-class", Branching().eval(), FLAT, serialization_format="pickle", pickle_module=pickle)
 save("weights", mlp, FLAT, serialization_format="pickle")
 torch.save(mlp.state_dict(), OUT / "weights" / "data" / "model.pth")
 print("cuda", torch.version.cuda)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -105,11 +106,14 @@ def _unpickled(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=False)
     except ModuleNotFoundError as error:
-        missing = str(error.name)[:60]
-        raise _wrong(f"The model's class needs the module {missing}, which is not here: {advice}") from error
+        raise _wrong(
+            f"The model's class needs the module {str(error.name)[:60]}, which is not here: {advice}"
+        ) from error
     except AttributeError as error:
-        missing = str(error.name)[:60] if error.name else str(error)[:120]
-        raise _wrong(f"The code of the model's class {missing} is not here: {advice}") from error
+        # The text names a file of ours: "Can't get attribute 'Net' on <module '__main__' from …>".
+        missing = re.search(r"attribute '([\w.]{1,60})'", str(error))
+        name = f" {missing.group(1)}" if missing else ""
+        raise _wrong(f"The code of the model's class{name} is not here: {advice}") from error
 
 
 def _fixed_batch(program: Any) -> int | None:
@@ -153,8 +157,9 @@ def outputs_of(module: Any, arrays: dict[str, Any], fixed: int | None = None) ->
             if fixed and used < fixed:
                 part = [np.concatenate([each, np.repeat(each[-1:], fixed - used, axis=0)]) for each in part]
             given = module(*(torch.from_numpy(np.ascontiguousarray(each)) for each in part))
-            parts.append([each.float().numpy()[:used] if each.is_floating_point() else each.numpy()[:used]
-                          for each in tensors(given)])  # fmt: skip
+            # numpy has no bfloat16.
+            made = [each.float() if each.dtype == torch.bfloat16 else each for each in tensors(given)]
+            parts.append([each.numpy()[:used] for each in made])
     return outputs.of_arrays([np.concatenate(each) for each in zip(*parts, strict=True)])
 
 
