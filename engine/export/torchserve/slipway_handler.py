@@ -2,7 +2,8 @@
 
 Request: {"id": optional, "inputs": [{"name", "datatype", "shape", "data"}, ...]}, data flat or nested.
 Answer: {"model_name", "id", "outputs": [{"name", "datatype", "shape", "data": flat}, ...]}. A wrong request is
-answered with status 400 and {"error"}. Needs nothing but torch; TorchServe expects exactly one class here.
+answered with status 400 and {"error"}. Needs nothing but torch, imported where it is used, so that listing this
+package does not; TorchServe expects exactly one class here.
 """
 
 import json
@@ -10,20 +11,18 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
-
 _TYPES = {
-    "BOOL": torch.bool,
-    "UINT8": torch.uint8,
-    "INT8": torch.int8,
-    "INT16": torch.int16,
-    "INT32": torch.int32,
-    "INT64": torch.int64,
-    "FP16": torch.float16,
-    "FP32": torch.float32,
-    "FP64": torch.float64,
+    "BOOL": "bool",
+    "UINT8": "uint8",
+    "INT8": "int8",
+    "INT16": "int16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "FP16": "float16",
+    "FP32": "float32",
+    "FP64": "float64",
 }
-_NAMES = {kind: name for name, kind in _TYPES.items()}
+_NAMES = {f"torch.{kind}": name for name, kind in _TYPES.items()}
 
 
 class SlipwayHandler:
@@ -31,6 +30,8 @@ class SlipwayHandler:
 
     def initialize(self, context: Any) -> None:
         """Loads what the archive's manifest names, on the GPU that TorchServe gave or the CPU."""
+        import torch
+
         given = context.system_properties
         folder, gpu = Path(given["model_dir"]), given.get("gpu_id")
         usable = gpu is not None and torch.cuda.is_available()
@@ -68,6 +69,8 @@ class SlipwayHandler:
         return body
 
     def _arguments(self, body: dict[str, Any]) -> list[Any]:
+        import torch
+
         given = {each["name"]: each for each in body["inputs"]}
         found = []
         for wanted in self.signature["inputs"]:
@@ -76,7 +79,7 @@ class SlipwayHandler:
                 raise ValueError(f"The input {name} is missing.")
             if given[name].get("datatype", wanted["datatype"]) != wanted["datatype"]:
                 raise ValueError(f"The input {name} must be {wanted['datatype']}.")
-            tensor = torch.tensor(given[name]["data"], dtype=_TYPES[wanted["datatype"]])
+            tensor = torch.tensor(given[name]["data"], dtype=getattr(torch, _TYPES[wanted["datatype"]]))
             sizes = list(given[name].get("shape", tensor.shape))
             if len(sizes) != len(shape) or any(b not in (-1, a) for a, b in zip(sizes, shape, strict=True)):
                 raise ValueError(f"The input {name} must have the shape {shape}.")
@@ -95,6 +98,8 @@ class SlipwayHandler:
         return list(groups.values())
 
     def _run(self, requests: list[list[Any]]) -> list[list[dict[str, Any]]]:
+        import torch
+
         rows = [len(arguments[0]) for arguments in requests]
         together = [torch.cat(parts).to(self.device) for parts in zip(*requests, strict=True)]
         with torch.inference_mode():
@@ -104,15 +109,17 @@ class SlipwayHandler:
         return [[self._described(name, each) for name, each in zip(names, part, strict=True)] for part in parts]
 
     def _tensors(self, made: Any) -> list[Any]:
+        import torch
+
         if isinstance(made, torch.Tensor):
             return [made]
         return [each for part in (made.values() if isinstance(made, dict) else made) for each in self._tensors(part)]
 
     def _described(self, name: str, tensor: Any) -> dict[str, Any]:
-        if tensor.dtype not in _NAMES:
+        if str(tensor.dtype) not in _NAMES:
             tensor = tensor.float()
         shape, data = list(tensor.shape), tensor.reshape(-1).tolist()
-        return {"name": name, "datatype": _NAMES[tensor.dtype], "shape": shape, "data": data}
+        return {"name": name, "datatype": _NAMES[str(tensor.dtype)], "shape": shape, "data": data}
 
     def _refuse(self, error: Exception, index: int, context: Any) -> dict[str, str]:
         message = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
