@@ -92,7 +92,7 @@ def environment_request(*, actor: User | None, version: Version, name: str) -> J
 
 def environment_prepared(*, name: str, digest: str, size: int | None, seconds: float | None) -> None:
     """Says that it is there; `size` and `seconds` are None where it was there before."""
-    packages = [f"{each.name} {each.version}" for each in bill.packages_of(lock_of(name).read_text())]
+    packages = [f"{each.name} {each.version}" for each in bill.packages_of(environments.text_of(lock_of(name)))]
     values: dict[str, Any] = {"state": EnvironmentState.READY, "reason": "", "packages": packages}
     if seconds is not None:
         values |= {"size": size, "seconds": seconds, "prepared_at": Now()}
@@ -144,7 +144,7 @@ def _remove(row: Environment) -> None:
 def file_of(version: Version, file: str) -> str:
     """One of `FILES`, of the environment of the version's own framework. KeyError for another name."""
     kind = sources().get(version.framework)
-    lock = lock_of((kind.environment if kind else None) or OWN).read_text()
+    lock = environments.text_of(lock_of((kind.environment if kind else None) or OWN))
     return FILES[file](version, lock)
 
 

@@ -237,6 +237,7 @@ def export_version(job: JobContext, params: ExportParams) -> Done | Later:
                 "environment": environment,
                 "opset": value.get("opset"),
                 "labels": value.get("labels"),
+                **({"converter": value["converter"]} if value.get("converter") else {}),
             },
             verdict=Verdict.CLEAN,
             signature=signature,

@@ -2,6 +2,9 @@
 
 This runs outside the sandbox and is the only step that may use the network; it runs no code of a
 model, only what the lock pins.
+
+`locks/<name>.txt` is installed by uv. A file `locks/<name>.pip` beside it holds what only pip finds where it is
+told to look (PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL): builds that are not on the common index, pinned by hash as well.
 """
 
 from __future__ import annotations
@@ -19,12 +22,25 @@ from pathlib import Path
 from engine.errors import EngineError
 
 _SECONDS = 1800
+_ASTRAY = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "PIP_PYTHON")  # pip would install somewhere else
+# Read from the file instead of imported: a CUDA build does not even import without its libraries.
+_TORCH_BUILD = """
+import importlib.util, pathlib, runpy
+spec = importlib.util.find_spec("torch")
+version = pathlib.Path(spec.origin).with_name("version.py") if spec else None
+print(runpy.run_path(str(version)).get("cuda") or "" if version else "")
+"""
+
+
+def text_of(lock: Path) -> str:
+    """All pins of an environment: the lock, and what pip installs."""
+    return lock.read_text() + (_for_pip(lock).read_text() if _for_pip(lock).exists() else "")
 
 
 def digest_of(lock: Path) -> str:
-    """Key of the environment: the lock's SHA-256 and the interpreter's version."""
+    """Key of the environment: SHA-256 of its pins and the interpreter's version."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return hashlib.sha256(lock.read_bytes()).hexdigest()[:32] + f"-py{version}"
+    return hashlib.sha256(text_of(lock).encode()).hexdigest()[:32] + f"-py{version}"
 
 
 def is_prepared(lock: Path, root: Path) -> bool:
@@ -65,6 +81,8 @@ def _build(lock: Path, folder: Path, say: Callable[[str], None], prove: tuple[st
     say(f"preparing the environment {lock.stem}")
     _command([str(uv), "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], say, "create")
     python = str(folder / "bin" / "python")
+    if _for_pip(lock).exists():
+        _install_by_pip(_for_pip(lock), python, say)
     install = [str(uv), "pip", "install", "--python", python, "--require-hashes"]
     # The sandbox cannot write byte code, and without it every start compiles all imports again.
     install += ["--compile-bytecode", "-r", str(lock)]
@@ -72,6 +90,38 @@ def _build(lock: Path, folder: Path, say: Callable[[str], None], prove: tuple[st
     if prove:
         # -B: byte code would be written with the temporary folder's name in it.
         _command([python, "-I", "-B", "-c", "import " + ", ".join(prove)], say, "use")
+
+
+def _for_pip(lock: Path) -> Path:
+    return lock.with_suffix(".pip")
+
+
+def _install_by_pip(pinned: Path, python: str, say: Callable[[str], None]) -> None:
+    """EngineError in one sentence that says how to give pip the build it lacks."""
+    # The environment has no pip; ours installs into it. --no-deps: what it needs is in the lock, and CUDA's is not.
+    install = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "install", "--quiet"]
+    install += ["--only-binary", ":all:", "--no-deps", "--require-hashes", "-r", str(pinned)]
+    try:
+        _command(install, say, "install the packages of")
+    except EngineError as error:
+        raise EngineError(
+            f"pip found no build that {pinned.name} allows: set PIP_FIND_LINKS to a folder with its wheel, or "
+            "PIP_EXTRA_INDEX_URL to an index of CPU builds, such as https://download.pytorch.org/whl/cpu.",
+            code="environment",
+        ) from error
+    built: list[str] = []
+    _command([python, "-I", "-B", "-c", _TORCH_BUILD], built.append, "use")
+    if "".join(built).strip() and not has_gpu():
+        raise EngineError(
+            f"pip gave a CUDA build of torch, and there is no GPU here: let {pinned.name} name a CPU build, and "
+            "set PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL to where its wheel lies.",
+            code="environment",
+        )
+
+
+def has_gpu() -> bool:
+    """Whether NVIDIA's driver is loaded."""
+    return Path("/proc/driver/nvidia/version").exists()
 
 
 def _command(command: list[str], say: Callable[[str], None], what: str) -> None:
@@ -82,7 +132,7 @@ def _command(command: list[str], say: Callable[[str], None], what: str) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env={name: value for name, value in os.environ.items() if not name.startswith(("SLIPWAY", "PYTHON"))},
+        env={name: value for name, value in os.environ.items() if not name.startswith(("SLIPWAY", "PYTHON", *_ASTRAY))},
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:

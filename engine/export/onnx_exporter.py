@@ -13,7 +13,12 @@ from engine.evaluate.outputs import Outputs
 from engine.evaluate.rows import Rows
 from engine.export.base import Source
 
-_CONVERTERS = {"sklearn": "scikit_learn", "xgboost": "boosting", "lightgbm": "boosting"}
+_CONVERTERS = {
+    "lightgbm": "boosting",
+    "pytorch": "pytorch",
+    "sklearn": "scikit_learn",
+    "xgboost": "boosting",
+}
 
 
 class OnnxExporter:
@@ -39,20 +44,25 @@ class OnnxExporter:
         return source_of(framework).environment
 
     def export(self, source: Source, rows: Rows, out: Path, options: Options) -> dict[str, Any]:
-        """{"signature", "opset", "labels", "nodes", "parameters", "producer"}; the file has passed `check_onnx`."""
+        """{"signature", "opset", "labels", "nodes", "parameters", "producer", ...what the converter says}.
+
+        The file has passed `check_onnx`."""
         from engine.export.sources.base import source_of
         from engine.scan.tasks import check_onnx_file
 
         artifact, kind = out / self.file_name, source_of(source.framework)
         model = kind.load(source.folder)
+        facts: dict[str, Any] = {}
         if source.framework == "onnx":
             shutil.copyfile(model, artifact)
         else:
             converter = importlib.import_module(f"engine.export.to_onnx.{_CONVERTERS[source.framework]}")
-            artifact.write_bytes(converter.convert(model, rows, options.opset))
+            made = converter.convert(model, rows, options.opset)
+            content, facts = made if isinstance(made, tuple) else (made, {})
+            artifact.write_bytes(content)
         checked = check_onnx_file(artifact)
         keep = ("signature", "opset", "nodes", "parameters", "producer")
-        return {**{name: checked[name] for name in keep}, "labels": kind.class_labels(model)}
+        return {**{name: checked[name] for name in keep}, "labels": kind.class_labels(model), **facts}
 
     def score(self, artifact: Path, rows: Rows, labels: list[Any] | None) -> Outputs:
         from engine.export.sources.onnx_file import onnx_outputs

@@ -1,6 +1,6 @@
 """Which names a stored model may refer to: the allowlist behind pickle and skops scans.
 
-Three answers: `allowed` (ordinary parts of scikit-learn, numpy, scipy, pandas, the models of
+Three answers: `allowed` (ordinary parts of scikit-learn, numpy, scipy, pandas, torch, the models of
 XGBoost and LightGBM), `dangerous` (known ways
 out: commands, files, network, code from text) and `unknown` (somebody's own class: a person decides).
 """
@@ -54,6 +54,24 @@ _ALLOWED = [
     (re.compile(r"builtins|__builtin__"), re.compile("|".join(sorted(_BUILTINS)))),
     # joblib stores arrays beside the pickle; the wrapper only reads the same stream
     (re.compile(r"joblib\.numpy_pickle"), re.compile(r"NumpyArrayWrapper|NDArrayWrapper")),
+    # What torch.save writes for tensors and torch's own layers; torch as a whole stays dangerous (load, hub, jit, …)
+    (re.compile(r"torch"), re.compile(
+        r"(Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool|ComplexFloat|ComplexDouble|QInt8|QInt32|QUInt8|"
+        r"QUInt4x2|QUInt2x4|Untyped)Storage|Size|Tensor|device|(b?float|u?int|complex|q?u?int)\d+(x\d)?|"
+        r"float8_e\dm\d\w*|bool|strided|sparse_(coo|csr|csc|bsr|bsc)|per_(tensor|channel)_\w+|relu|tanh|sigmoid")),
+    (re.compile(r"torch\._utils"), re.compile(
+        r"_rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state|qtensor|sparse_tensor|"
+        r"sparse_csr_tensor|nested_tensor|meta_tensor_no_storage)")),
+    (re.compile(r"torch\._tensor"), re.compile(r"_rebuild_from_type_v2")),
+    (re.compile(r"torch\.serialization"), re.compile(r"_get_layout")),
+    (re.compile(r"torch\.nn\.parameter"), re.compile(r"(Uninitialized)?(Parameter|Buffer)")),
+    (re.compile(r"torch\.nn\.modules(\.\w+)*"), re.compile(_PICKLED_CLASSES)),
+    (re.compile(r"torch\.nn\.functional|torch\._C\._nn"), re.compile(
+        r"relu6?|gelu|elu|selu|celu|silu|mish|leaky_relu|tanh|sigmoid|softmax|log_softmax|softplus|hard(tanh|swish)")),
+    # Classes and lists inside a TorchScript program: its own reader knows them, Python has no such module
+    (re.compile(r"__torch__(\.\w+)*"), re.compile(r"\w+")),
+    (re.compile(r"torch\.jit\._pickle"), re.compile(
+        r"build_(int|tensor|double|bool)list|build_tensor_from_id|restore_type_tag")),
 ]  # fmt: skip
 _NUMPY_FILES = re.compile(
     r"(fromfile|fromregex|load\w*|save\w*|memmap|genfromtxt|open_memmap|DataSource|runstring|exec_\w+|f2py)"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import builtins
 from pathlib import Path
+from typing import IO
 
 from engine.scan.allowed import judge
 from engine.scan.verdict import Findings
@@ -23,10 +24,16 @@ def scan_pickle(path: Path, name: str, findings: Findings) -> None:
     if path.stat().st_size > _MAX_BYTES:
         findings.add("suspicious", name, "This pickle is too large to look into.")
         return
-    imports = _imports(path)
-    if imports is None and _is_joblib(path):
-        findings.add("suspicious", name, "A joblib file with arrays inside cannot be followed: save it with skops.")
-        return
+    with path.open("rb") as file:
+        if _is_joblib(file) and _imports(file) is None:
+            findings.add("suspicious", name, "A joblib file with arrays inside cannot be followed: save it with skops.")
+            return
+        scan_stream(file, name, findings)
+
+
+def scan_stream(file: IO[bytes], name: str, findings: Findings) -> None:
+    """`scan_pickle` for an open file, read from its start."""
+    imports = _imports(file)
     if imports is None:
         findings.add("rejected", name, "This pickle cannot be followed: it is damaged or hides what it does.")
         return
@@ -39,13 +46,13 @@ def scan_pickle(path: Path, name: str, findings: Findings) -> None:
     findings.add("info", name, f"A pickle with {len(imports)} references: it is only opened in the sandbox.")
 
 
-def _imports(path: Path) -> set[tuple[str, str]] | None:
+def _imports(file: IO[bytes]) -> set[tuple[str, str]] | None:
     """(module, name) of every import, None when the opcodes cannot be followed to the end."""
     from fickling.fickle import Pickled, StackedPickle
 
     try:
-        with path.open("rb") as file:
-            pickles: list[Pickled] = list(StackedPickle.load(file))
+        file.seek(0)
+        pickles: list[Pickled] = list(StackedPickle.load(file))
         found: set[tuple[str, str]] = set()
         for pickled in pickles:
             if pickled.has_interpretation_error or pickled.has_invalid_opcode:
@@ -73,7 +80,7 @@ def _names(tree: ast.Module) -> set[tuple[str, str]]:
     return found
 
 
-def _is_joblib(path: Path) -> bool:
+def _is_joblib(file: IO[bytes]) -> bool:
     """joblib puts raw array bytes between the opcodes, which no pickle reader follows."""
-    with path.open("rb") as file:
-        return b"NumpyArrayWrapper" in file.read(1 << 20)
+    file.seek(0)
+    return b"NumpyArrayWrapper" in file.read(1 << 20)

@@ -10,15 +10,16 @@ from typing import Any
 
 from engine.errors import EngineError
 from engine.formats import signature
-from engine.scan import mlmodel, pickles
+from engine.scan import mlmodel, pickles, torch_zip
 from engine.scan.allowed import judge
 from engine.scan.magic import kind_of_file
 from engine.scan.verdict import Findings
+from engine.scan.zips import check_zip
 
 _MAX_FILES = 10_000
 _MAX_BYTES = 16 * 1024**3
 _MAX_REQUIREMENTS = 500
-_MODEL_ARCHIVES = {".skops", ".npz", ".keras", ".pt", ".pth", ".mar"}
+_MODEL_ARCHIVES = {".npz", ".keras", ".mar"}
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[\w, -]+\])?\s*([=<>!~]=?=?.*)?")
 
 
@@ -102,6 +103,8 @@ def _scan_file(path: Path, name: str, findings: Findings) -> None:
     suffix = path.suffix.lower()
     if suffix == ".skops":
         _scan_skops(path, name, findings)
+    elif suffix in torch_zip.SUFFIXES:
+        torch_zip.scan_torch(path, name, findings)
     elif kind == "pickle" or suffix in pickles.SUFFIXES:
         if kind == "pickle" and suffix not in pickles.SUFFIXES:
             findings.add("rejected", name, "This is a pickle under another name.")
@@ -113,33 +116,11 @@ def _scan_file(path: Path, name: str, findings: Findings) -> None:
     elif suffix in {".py", ".sh", ".so", ".dll"}:
         findings.add("suspicious", name, "Code shipped with the model is not used here.")
     if suffix in _MODEL_ARCHIVES and kind == "zip archive":
-        _check_zip(path, name, findings)
-
-
-def _check_zip(path: Path, name: str, findings: Findings) -> None:
-    """Entries of a zip that is a model format: no way out, no bomb."""
-    import zipfile
-
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        findings.add("rejected", name, f"The archive is damaged ({type(error).__name__}).")
-        return
-    size = sum(entry.file_size for entry in entries)
-    names = [entry.filename for entry in entries]
-    if any(each.startswith("/") or ".." in each.split("/") or "\\" in each for each in names):
-        findings.add("rejected", name, "The archive holds names that lead outside.")
-    if len({each.casefold() for each in names}) != len(names):
-        findings.add("rejected", name, "The archive holds the same name twice.")
-    if len(entries) > _MAX_FILES or size > 200 * max(path.stat().st_size, 1 << 20):
-        findings.add("rejected", name, "The archive unpacks to far more than it is.")
+        check_zip(path, path.stat().st_size, name, findings)
 
 
 def _scan_skops(path: Path, name: str, findings: Findings) -> None:
-    before = findings.verdict
-    _check_zip(path, name, findings)
-    if findings.verdict == "rejected" and before != "rejected":
+    if not check_zip(path, path.stat().st_size, name, findings):
         return
     from engine.scan.skops_types import untrusted
 

@@ -14,6 +14,8 @@ LOCKS = {
     "test.txt": ["pyproject.toml", "--extra", "test"],
     "pmml.txt": ["locks/pmml.in"],
     "boosting.txt": ["locks/boosting.in"],
+    # The versions a worker has, so that what is written there is read by the same here. torch itself: locks/torch.pip.
+    "torch.txt": ["locks/torch.in", "--constraint", "locks/base.txt"],
     "s3.txt": ["locks/s3.in", "--constraint", "locks/base.txt"],
 }
 

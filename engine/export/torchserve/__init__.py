@@ -1,0 +1,1 @@
+"""What goes into a TorchServe archive beside the model; nothing here is imported by Slipway's own processes."""
