@@ -188,7 +188,9 @@ def test_opset_is_recorded_when_rows_are_invented(
     assert all(output.type.HasField("tensor_type") for output in model.graph.output)
 
 
-def test_labels_are_kept_when_rows_are_parquet_with_a_target_of_words(task: Task, boosted: Path, boosting_python: Path) -> None:
+def test_labels_are_kept_when_rows_are_parquet_with_a_target_of_words(
+    task: Task, boosted: Path, boosting_python: Path
+) -> None:
     frame = pd.read_csv(boosted / "lightgbm-classifier-iris" / "rows.csv")
     path = boosted / "labelled.parquet"
     frame.assign(kind="setosa").to_parquet(path)
