@@ -65,6 +65,8 @@ def dockerfile(python: str) -> str:
     """Builds the environment from `requirements.txt` beside it. python: the version, as in "3.11"."""
     return (
         f"FROM python:{python}-slim\n"
+        # LightGBM and others need the compiler's OpenMP, which the slim image lacks.
+        "RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*\n"
         "COPY requirements.txt /tmp/requirements.txt\n"
         "RUN pip install --no-cache-dir --only-binary :all: --require-hashes -r /tmp/requirements.txt \\\n"
         " && rm /tmp/requirements.txt \\\n"

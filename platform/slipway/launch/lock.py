@@ -25,7 +25,11 @@ def main(arguments: list[str]) -> int:
     from slipway.launch.installer import Runner, package_environment
 
     run = Runner()
-    run.env |= package_environment(Path(sys.executable))
+    # Without further indexes and folders: one that has only some of a release's files would leave out the hashes of
+    # the others.
+    partial = ("UV_INDEX", "UV_INDEX_STRATEGY", "UV_FIND_LINKS")
+    settings = package_environment(Path(sys.executable))
+    run.env |= {name: value for name, value in settings.items() if name not in partial}
     for name, sources in LOCKS.items():
         if not (paths.REPOSITORY / sources[0]).exists():
             continue
