@@ -13,6 +13,7 @@ LOCKS = {
     "base.txt": ["pyproject.toml"],
     "test.txt": ["pyproject.toml", "--extra", "test"],
     "pmml.txt": ["locks/pmml.in"],
+    "tensorflow.txt": ["locks/tensorflow.in"],
     "s3.txt": ["locks/s3.in", "--constraint", "locks/base.txt"],
 }
 
