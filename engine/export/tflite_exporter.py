@@ -73,10 +73,13 @@ class _Interpreter:
     """A TFLite file that looks like an ONNX session: `run` resizes to the batch it is given."""
 
     def __init__(self, artifact: Path) -> None:
+        import warnings
+
         from engine.export.sources.tensorflow_graph import tensorflow
 
-        # The default delegate (XNNPACK) asks for the processor's name in /proc and works inside the sandbox.
-        interpreter = tensorflow().lite.Interpreter(model_path=str(artifact), num_threads=1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it recommends its own successor
+            interpreter = tensorflow().lite.Interpreter(model_path=str(artifact), num_threads=1)
         self._runner = interpreter.get_signature_runner(_SIGNATURE)
         self.signature: signature.Signature = {
             "inputs": _tensors(self._runner.get_input_details()),
@@ -93,7 +96,8 @@ class _Interpreter:
 def _tensors(details: dict[str, dict[str, Any]]) -> list[signature.Tensor]:
     import numpy as np
 
-    return [
-        signature.tensor(name, signature.of_numpy(np.dtype(each["dtype"]).name), [int(n) for n in each["shape_signature"]])
-        for name, each in details.items()
-    ]
+    found = []
+    for name, each in details.items():
+        shape = [int(size) for size in each["shape_signature"]]
+        found.append(signature.tensor(name, signature.of_numpy(np.dtype(each["dtype"]).name), shape))
+    return found

@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.errors import EngineError
 from engine.formats import signature
-from engine.scan import mlmodel, pickles
+from engine.scan import mlmodel, pickles, tensorflow_files
 from engine.scan.allowed import judge
 from engine.scan.magic import kind_of_file
 from engine.scan.verdict import Findings
@@ -114,6 +114,10 @@ def _scan_file(path: Path, name: str, findings: Findings) -> None:
         findings.add("suspicious", name, "Code shipped with the model is not used here.")
     if suffix in _MODEL_ARCHIVES and kind == "zip archive":
         _check_zip(path, name, findings)
+    if suffix == ".keras":
+        tensorflow_files.scan_keras(path, name, findings)
+    elif path.name == "saved_model.pb":
+        tensorflow_files.scan_saved_model(path, name, findings)
 
 
 def _check_zip(path: Path, name: str, findings: Findings) -> None:

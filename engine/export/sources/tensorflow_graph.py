@@ -71,8 +71,9 @@ def texts(array: Any) -> Any:
     """TensorFlow gives text as bytes; everything else gives str."""
     import numpy as np
 
-    if getattr(array, "dtype", None) != object:
-        return np.asarray(array)
+    array = np.asarray(array)
+    if array.dtype.kind != "O":
+        return array
     return np.array([each.decode("utf-8", "replace") for each in array.reshape(-1)], dtype=object).reshape(array.shape)
 
 
@@ -97,7 +98,7 @@ def stored(folder: Path) -> tuple[Path, Signature]:
     named = mlmodel.model_path(folder, data) if described else folder
     # The keras flavor names the folder `data` and means what lies in it.
     for path in (named, named / "model.keras", named / "model"):
-        if path.is_file() and path.suffix == ".keras" or (path / "saved_model.pb").is_file():
+        if (path.is_file() and path.suffix == ".keras") or (path / "saved_model.pb").is_file():
             return path, signatures.of_mlflow(data.get("signature"))
     raise EngineError(
         "The model is stored neither as a .keras file nor as a SavedModel; save it again with Keras 3.",
@@ -109,7 +110,9 @@ def stored(folder: Path) -> tuple[Path, Signature]:
 def tensor_of(name: str, spec: Any) -> Tensor:
     """V2 tensor of anything with TensorFlow's or Keras's `shape` and `dtype`; an unknown rank is [batch, any]."""
     dtype = tensorflow().as_dtype(spec.dtype).as_numpy_dtype
-    shape = [-1, -1] if getattr(spec.shape, "rank", 0) is None else [-1 if size is None else size for size in spec.shape]
+    shape = (
+        [-1, -1] if getattr(spec.shape, "rank", 0) is None else [-1 if size is None else size for size in spec.shape]
+    )
     return signatures.tensor(name, signatures.of_numpy(getattr(dtype, "__name__", str(dtype))), shape)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from engine.errors import EngineError
 from engine.evaluate.rows import Rows
 from engine.export.sources.tensorflow_graph import Graph
