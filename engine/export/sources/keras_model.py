@@ -59,7 +59,8 @@ def keras_file(path: Path, recorded: Signature) -> Graph:
         )
 
     def call(*tensors: Any) -> list[Any]:
-        given = tensors[0] if len(tensors) == 1 else list(tensors)
+        # A functional model wants its inputs in the structure it was built with: one tensor, a list, a mapping.
+        given = tensors[0] if len(tensors) == 1 else keras.tree.pack_sequence_as(model.input, list(tensors))
         return [tf.convert_to_tensor(each) for each in keras.tree.flatten(model(given, training=False))]
 
     ins = graphs.names_of([each.name for each in inputs], recorded["inputs"], "input")

@@ -51,7 +51,16 @@ class Graph:
         return tensorflow().function(function, input_signature=self.specs(), autograph=False)
 
     def predictions(self, rows: Rows) -> Outputs:
-        """Labels and scores for `rows`, which are reshaped to the inputs."""
+        """Labels and scores for `rows`, which are reshaped to the one input; of several inputs each takes the column
+        of its name. EngineError(field="rows") when they do not fit."""
+        inputs = self.signature["inputs"]
+        wide = [each["name"] for each in inputs if len(inputs) > 1 and any(size > 1 for size in each["shape"][1:])]
+        if wide:
+            raise EngineError(
+                f"The model has several inputs and '{wide[0][:60]}' takes more than one column, which rows cannot give.",
+                field="rows",
+                code="rows",
+            )
         return outputs.run_all(_Session(self), self.signature, rows)
 
 
@@ -80,6 +89,8 @@ def texts(array: Any) -> Any:
 def tensorflow() -> Any:
     """The module. EngineError(code="environment") where it is not installed."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Its sums depend on the machine; what is compared here should not.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     try:
         import tensorflow as module

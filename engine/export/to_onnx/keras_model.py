@@ -23,7 +23,7 @@ def convert(model: Graph, rows: Rows, opset: int | None) -> bytes:
         made, _ = tf2onnx.convert.from_function(
             model.traced(), input_signature=model.specs(), opset=opset or min(_OPSET, newest)
         )
-    except (ValueError, RuntimeError, NotImplementedError, AssertionError) as error:
+    except (ValueError, TypeError, RuntimeError, NotImplementedError, AssertionError) as error:
         raise EngineError(
             "tf2onnx cannot convert an operation of this model; the log says which.",
             field="exporter",
