@@ -57,7 +57,7 @@ class Graph:
         wide = [each["name"] for each in inputs if len(inputs) > 1 and any(size > 1 for size in each["shape"][1:])]
         if wide:
             raise EngineError(
-                f"The model has several inputs and '{wide[0][:60]}' takes more than one column, which rows cannot give.",
+                f"Of the model's several inputs '{wide[0][:60]}' takes more than one column, which rows cannot give.",
                 field="rows",
                 code="rows",
             )
