@@ -60,8 +60,12 @@ def unpack(file: Path, folder: Path, *, max_files: int = MAX_FILES, max_bytes: i
                 assert content is not None
                 with target.open("xb") as out:
                     shutil.copyfileobj(content, out, 1 << 20)
-                if target.stat().st_size != entry.size:
-                    raise _wrong("The archive ends too early.")
+            end = archive.offset
+        with file.open("rb") as stream:
+            # tarfile takes half a header for the end; a whole archive ends with two empty blocks.
+            stream.seek(end)
+            if stream.read(2 * tarfile.BLOCKSIZE) != bytes(2 * tarfile.BLOCKSIZE):
+                raise _wrong("The archive ends too early.")
     except (tarfile.TarError, ValueError, OSError) as error:
         # OSError: a name too long, or a file where another entry needs a folder.
         raise _wrong(f"The archive is damaged ({type(error).__name__}).") from error

@@ -26,9 +26,9 @@ NAMED = (
     '{"name": "label", "type": "tensor", "tensor-spec": {"dtype": "int64", "shape": [-1]}}]'
 )
 FLAVORS = {
-    "keras": "data: data\n    keras_backend: tensorflow\n    keras_version: 3.15.1\n    save_exported_model: {exported}",
-    "tensorflow-keras": "code: null\n    data: data\n    keras_version: 2.21.0\n    model_type: keras\n    save_format: tf",
-    "tensorflow": "code: null\n    model_type: tf2-module\n    saved_model_dir: tf2model",
+    "keras": ["data: data", "keras_backend: tensorflow", "keras_version: 3.15.1", "save_exported_model: {exported}"],
+    "tensorflow-keras": ["code: null", "data: data", "keras_version: 2.21.0", "model_type: keras", "save_format: tf"],
+    "tensorflow": ["code: null", "model_type: tf2-module", "saved_model_dir: tf2model"],
 }
 
 
@@ -37,7 +37,7 @@ def mlmodel(folder: Path, flavor: str, outputs: str = SCORES, exported: str = "f
     files = folder / ("tf2model" if flavor == "tensorflow" else "data")
     folder.mkdir()
     name = flavor.split("-")[0]
-    text = f"flavors:\n  {name}:\n    {FLAVORS[flavor].format(exported=exported)}\n"
+    text = f"flavors:\n  {name}:\n" + "".join(f"    {each.format(exported=exported)}\n" for each in FLAVORS[flavor])
     text += f"  python_function:\n    loader_module: mlflow.{name}\n" + SIGNATURE.format(outputs=outputs)
     (folder / "MLmodel").write_text(text)
     if flavor != "tensorflow":
@@ -69,6 +69,13 @@ def trained(model: Any, x: Any, y: Any) -> Any:
     return model
 
 
+def pair() -> Any:
+    """Two inputs of one number each, as a mapping."""
+    size, age = keras.Input((1,), name="size"), keras.Input((1,), name="age")
+    joined = keras.layers.Concatenate()([size, age])
+    return keras.Model({"size": size, "age": age}, keras.layers.Dense(1, name="price")(joined))
+
+
 class Linear(tf.Module):
     """Two outputs, an open height and width: [n, None, None, 1] to probabilities and a label."""
 
@@ -97,8 +104,12 @@ def main(rows: str, folder: str) -> None:
     model = network(x, y)
     model.save(mlmodel(to / "keras", "keras") / "model.keras")
     exported = mlmodel(to / "exported", "keras", exported="true") / "model"
-    model.export(str(exported), verbose=False)
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint("serve", model.call, input_signature=[tf.TensorSpec([None, 8, 8, 1], "float32")])
+    archive.write_out(str(exported), verbose=False)
     sequence(x, y).save(mlmodel(to / "sequential", "tensorflow-keras") / "model.keras")
+    pair().save(mlmodel(to / "pair", "keras") / "model.keras")
     tf.saved_model.save(Linear(), str(mlmodel(to / "module", "tensorflow", NAMED)))
     tf.saved_model.save(Calling(), str(mlmodel(to / "calling", "tensorflow")))
     layers = [keras.Input((8, 8, 1)), keras.layers.Lambda(lambda each: each * 2)]
