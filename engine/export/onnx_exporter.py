@@ -14,9 +14,11 @@ from engine.evaluate.rows import Rows
 from engine.export.base import Source
 
 _CONVERTERS = {
+    "keras": "keras_model",
     "lightgbm": "boosting",
     "pytorch": "pytorch",
     "sklearn": "scikit_learn",
+    "tensorflow": "keras_model",
     "xgboost": "boosting",
 }
 

@@ -72,7 +72,8 @@ def flavor_of(mlmodel: dict[str, Any]) -> tuple[str, dict[str, Any], str | None]
 def model_path(source: Path, mlmodel: dict[str, Any]) -> Path:
     """The model file the flavor names, inside `source`. EngineError when it is missing or outside."""
     framework, block, _ = flavor_of(mlmodel)
-    name = block.get("pickled_model") or block.get("data") or block.get("model_data")
+    keys = ("pickled_model", "data", "model_data", "saved_model_dir")
+    name = next((block[key] for key in keys if block.get(key)), None)
     if not isinstance(name, str):
         raise _wrong(f"MLmodel does not say where the {framework} model lies.")
     path = (source / name).resolve()

@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.errors import EngineError
 from engine.formats import signature
-from engine.scan import mlmodel, pickles, torch_zip
+from engine.scan import mlmodel, pickles, tensorflow_files, torch_zip
 from engine.scan.allowed import judge
 from engine.scan.magic import kind_of_file
 from engine.scan.verdict import Findings
@@ -117,6 +117,10 @@ def _scan_file(path: Path, name: str, findings: Findings) -> None:
         findings.add("suspicious", name, "Code shipped with the model is not used here.")
     if suffix in _MODEL_ARCHIVES and kind == "zip archive":
         check_zip(path, path.stat().st_size, name, findings)
+    if suffix == ".keras":
+        tensorflow_files.scan_keras(path, name, findings)
+    elif path.name == "saved_model.pb":
+        tensorflow_files.scan_saved_model(path, name, findings)
 
 
 def _scan_skops(path: Path, name: str, findings: Findings) -> None:

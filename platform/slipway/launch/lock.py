@@ -16,6 +16,7 @@ LOCKS = {
     "boosting.txt": ["locks/boosting.in"],
     # The versions a worker has, so that what is written there is read by the same here. torch itself: locks/torch.pip.
     "torch.txt": ["locks/torch.in", "--constraint", "locks/base.txt"],
+    "tensorflow.txt": ["locks/tensorflow.in"],
     "s3.txt": ["locks/s3.in", "--constraint", "locks/base.txt"],
 }
 

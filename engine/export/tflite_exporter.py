@@ -1,0 +1,103 @@
+"""TensorFlow Lite from Keras and TensorFlow, scored by the interpreter that comes with TensorFlow."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from engine.errors import EngineError
+from engine.evaluate import outputs
+from engine.evaluate.outputs import Outputs
+from engine.evaluate.rows import Rows
+from engine.export.base import Source
+from engine.formats import signature
+
+_FRAMEWORKS = ("keras", "tensorflow")
+_SIGNATURE = "serving_default"
+
+
+class TFLiteExporter:
+    """A flat file of TFLite's built-in operations, with the signature `serving_default` and an open batch."""
+
+    name = "tflite"
+    label = "TensorFlow Lite"
+    format = "tflite"
+    file_name = "model.tflite"
+
+    class Options(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+
+    def why_not(self, framework: str) -> str | None:
+        if framework in _FRAMEWORKS:
+            return None
+        return f"TensorFlow Lite export of {framework} models is not available; Keras and TensorFlow models are."
+
+    def environment(self, framework: str) -> str | None:
+        return "tensorflow"
+
+    def export(self, source: Source, rows: Rows, out: Path, options: Options) -> dict[str, Any]:
+        """{"signature", "opset": None, "labels": None}. EngineError(code="unsupported") for operations that TFLite
+        does not have built in."""
+        from engine.export.sources.base import source_of
+        from engine.export.sources.tensorflow_graph import tensorflow
+        from engine.export.sources.tensorflow_model import write_saved_model
+
+        tf = tensorflow()
+        graph = source_of(source.framework).load(source.folder)
+        with tempfile.TemporaryDirectory() as work:
+            # Only this way round the names of the tensors stay.
+            folder = Path(work, "model")
+            write_saved_model(graph, folder)
+            converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=[_SIGNATURE])
+            try:
+                content = converter.convert()
+            except Exception as error:
+                # ConverterError has moved between modules, and what it stands for has no other name.
+                raise EngineError(
+                    "TensorFlow Lite has no built-in operation for a part of this model; the log says which.",
+                    field="exporter",
+                    code="unsupported",
+                ) from error
+        (out / self.file_name).write_bytes(content)
+        return {"signature": _Interpreter(out / self.file_name).signature, "opset": None, "labels": None}
+
+    def score(self, artifact: Path, rows: Rows, labels: list[Any] | None) -> Outputs:
+        interpreter = _Interpreter(artifact)
+        return outputs.run_all(interpreter, interpreter.signature, rows)
+
+
+class _Interpreter:
+    """A TFLite file that looks like an ONNX session: `run` resizes to the batch it is given."""
+
+    def __init__(self, artifact: Path) -> None:
+        import warnings
+
+        from engine.export.sources.tensorflow_graph import tensorflow
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it recommends its own successor
+            interpreter = tensorflow().lite.Interpreter(model_path=str(artifact), num_threads=1)
+        self._runner = interpreter.get_signature_runner(_SIGNATURE)
+        self.signature: signature.Signature = {
+            "inputs": _tensors(self._runner.get_input_details()),
+            "outputs": _tensors(self._runner.get_output_details()),
+        }
+
+    def run(self, names: None, feeds: dict[str, Any]) -> list[Any]:
+        from engine.export.sources.tensorflow_graph import texts
+
+        given = self._runner(**feeds)
+        return [texts(given[each["name"]]) for each in self.signature["outputs"]]
+
+
+def _tensors(details: dict[str, dict[str, Any]]) -> list[signature.Tensor]:
+    import numpy as np
+
+    found = []
+    for name, each in details.items():
+        shape = [int(size) for size in each["shape_signature"]]
+        found.append(signature.tensor(name, signature.of_numpy(np.dtype(each["dtype"]).name), shape))
+    return found
