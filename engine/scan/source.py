@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.errors import EngineError
 from engine.formats import signature
-from engine.scan import mlmodel, pickles
+from engine.scan import archives, mlmodel, pickles, safetensors
 from engine.scan.allowed import judge
 from engine.scan.magic import kind_of_file
 from engine.scan.verdict import Findings
@@ -19,6 +19,7 @@ _MAX_FILES = 10_000
 _MAX_BYTES = 16 * 1024**3
 _MAX_REQUIREMENTS = 500
 _MODEL_ARCHIVES = {".skops", ".npz", ".keras", ".pt", ".pth", ".mar"}
+_ONLY_ARCHIVES = {".npz", ".keras", ".mar"}  # a .pt may be a bare pickle
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[\w, -]+\])?\s*([=<>!~]=?=?.*)?")
 
 
@@ -89,7 +90,8 @@ def _description(source: Path, files: list[Path], findings: Findings) -> tuple[s
     if isinstance(generic, dict):
         loader = str(generic.get("loader_module"))
         if not loader.startswith("mlflow."):
-            findings.add("suspicious", "MLmodel", f"loader_module {loader} is not used here.")
+            foul = judge(loader, "_load_pyfunc") == "dangerous"
+            findings.add("rejected" if foul else "suspicious", "MLmodel", f"loader_module {loader} is not used here.")
         if generic.get("code"):
             findings.add("suspicious", "MLmodel", "Code shipped with the model is not used here.")
     if framework != "pyfunc":
@@ -106,40 +108,30 @@ def _scan_file(path: Path, name: str, findings: Findings) -> None:
         if kind == "pickle" and suffix not in pickles.SUFFIXES:
             findings.add("rejected", name, "This is a pickle under another name.")
         pickles.scan_pickle(path, name, findings)
-    elif kind and kind.endswith("archive") and suffix not in _MODEL_ARCHIVES:
+    elif kind and kind.endswith("archive") and (suffix not in _MODEL_ARCHIVES or kind not in archives.KINDS):
         findings.add("rejected", name, f"A {kind} inside a model is not opened.")
     elif kind == "program":
         findings.add("rejected", name, "This is a program.")
     elif suffix in {".py", ".sh", ".so", ".dll"}:
         findings.add("suspicious", name, "Code shipped with the model is not used here.")
-    if suffix in _MODEL_ARCHIVES and kind == "zip archive":
-        _check_zip(path, name, findings)
+    if suffix in _MODEL_ARCHIVES and suffix != ".skops" and (kind in archives.KINDS or suffix in _ONLY_ARCHIVES):
+        _check_archive(path, name, findings)
+    if suffix == ".safetensors" or kind == "safetensors file":
+        wrong = safetensors.problem(path)
+        if wrong:
+            findings.add("rejected", name, wrong)
 
 
-def _check_zip(path: Path, name: str, findings: Findings) -> None:
-    """Entries of a zip that is a model format: no way out, no bomb."""
-    import zipfile
-
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        findings.add("rejected", name, f"The archive is damaged ({type(error).__name__}).")
-        return
-    size = sum(entry.file_size for entry in entries)
-    names = [entry.filename for entry in entries]
-    if any(each.startswith("/") or ".." in each.split("/") or "\\" in each for each in names):
-        findings.add("rejected", name, "The archive holds names that lead outside.")
-    if len({each.casefold() for each in names}) != len(names):
-        findings.add("rejected", name, "The archive holds the same name twice.")
-    if len(entries) > _MAX_FILES or size > 200 * max(path.stat().st_size, 1 << 20):
-        findings.add("rejected", name, "The archive unpacks to far more than it is.")
+def _check_archive(path: Path, name: str, findings: Findings) -> bool:
+    """Whether an archive that is a model format is fit to be looked into."""
+    wrong = archives.problem(path)
+    if wrong:
+        findings.add("rejected", name, wrong)
+    return wrong is None
 
 
 def _scan_skops(path: Path, name: str, findings: Findings) -> None:
-    before = findings.verdict
-    _check_zip(path, name, findings)
-    if findings.verdict == "rejected" and before != "rejected":
+    if not _check_archive(path, name, findings):
         return
     from engine.scan.skops_types import untrusted
 
