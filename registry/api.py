@@ -183,6 +183,9 @@ class VersionViewSet(RowList, mixins.ListModelMixin, mixins.RetrieveModelMixin, 
         length = request.META.get("CONTENT_LENGTH") or ""
         if not length and "HTTP_TRANSFER_ENCODING" in request.META:
             raise Problem("Send the size of the file as Content-Length.", field="file", status=411, code="length")
+        # There is no resuming: the rest of a file would be taken for the whole.
+        if "HTTP_CONTENT_RANGE" in request.META:
+            raise Problem("A part of a file is not taken: send the whole of it.", field="file", status=400, code="part")
         version, sha256 = upload.version_upload(
             actor=request.user,
             project=project_named(request.user, query.get("project")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import unicodedata
 
 LONGEST = 1024  # bytes; no model format comes near, and file systems take 255 of them a part
@@ -36,10 +37,11 @@ class Names:
         return self._twice(name)
 
     def _twice(self, name: str) -> str | None:
-        same = unicodedata.normalize("NFC", name.rstrip("/")).casefold()
-        before = self._seen.setdefault(same, name)
-        if before is name:
+        same = unicodedata.normalize("NFC", posixpath.normpath(name)).casefold()
+        before = self._seen.get(same)
+        self._seen[same] = name
+        if before is None:
             return None
-        if before == name:
+        if posixpath.normpath(before) == posixpath.normpath(name):
             return f"It holds the same name '{printable(name)}' twice."
         return f"It holds the same name twice but for case: '{printable(before)}' and '{printable(name)}'."
