@@ -140,9 +140,10 @@ def limits() -> Any:
 
 def taken_in(project: Any, content: bytes) -> Version:
     """The version is suspicious: it waits for somebody to ask for an export, and somebody does."""
-    version = registered(
-        project, f"fights-{uuid.uuid4().hex[:8]}", {"MLmodel": described("model.pkl"), "model.pkl": content}
-    )
+    columns = json.dumps([{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 4]}}])
+    mlmodel = {**json.loads(described("model.pkl")), "signature": {"inputs": columns, "outputs": columns}}
+    files = {"MLmodel": json.dumps(mlmodel).encode(), "model.pkl": content}
+    version = registered(project, f"fights-{uuid.uuid4().hex[:8]}", files)
     version, job = ingested(version)
     assert (job.state, version.state) == (State.SUCCEEDED, "ready"), (job.reason, version.reason)
     assert version.artifacts.get().verdict == "suspicious" and Job.objects.count() == 1
