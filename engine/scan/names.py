@@ -32,7 +32,7 @@ class Names:
             return f"The name '{printable(name)}' is absolute: it leads outside."
         if "\\" in name or ".." in name.split("/"):
             return f"The name '{printable(name)}' leads outside."
-        if not name.strip("/. "):
+        if not name.strip("/ "):
             return "It holds an entry without a name."
         return self._twice(name)
 

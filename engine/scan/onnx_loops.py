@@ -13,8 +13,14 @@ from engine.scan.refusal import refuse
 MAX_ROUNDS = 2**24  # of all loops around a place together; about 10 s of the cheapest body there is
 
 
-def check(graph: Any, outer: dict[str, int] | None = None, rounds: int = 1) -> None:
-    """Follows bodies within bodies; their depth is already bounded. EngineError(field="file")."""
+def check(model: Any) -> None:
+    """Looks at the graph and at every function of the model. EngineError(field="file")."""
+    for each in (model.graph, *model.functions):
+        _check(each)
+
+
+def _check(graph: Any, outer: dict[str, int] | None = None, rounds: int = 1) -> None:
+    """Follows bodies within bodies; their depth is already bounded."""
     known = {**(outer or {}), **_numbers(graph)}
     for node in graph.node:
         here = rounds
@@ -24,12 +30,12 @@ def check(graph: Any, outer: dict[str, int] | None = None, rounds: int = 1) -> N
                 raise refuse(f"The Loop '{printable(node.name)}' goes {here} rounds: too many to answer.", code="loop")
         for attribute in node.attribute:
             for body in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-                check(body, known, here)
+                _check(body, known, here)
 
 
 def _numbers(graph: Any) -> dict[str, int]:
     """Single whole numbers that are stored in the graph, by name."""
-    found = {each.name: _number(each) for each in graph.initializer}
+    found = {each.name: _number(each) for each in getattr(graph, "initializer", ())}
     for node in graph.node:
         if node.op_type == "Constant" and node.output:
             for each in node.attribute:

@@ -81,7 +81,7 @@ def check(model: Any) -> dict[str, int]:
         _check_attributes(getattr(graph, "attribute_proto", []), "function")
         if graph.DESCRIPTOR.name == "GraphProto":
             parameters += _check_stored(graph)
-    onnx_loops.check(model.graph)
+    onnx_loops.check(model)
     _check_scopes(model.graph, set())
     for function in model.functions:
         _check_flow(function.node, set(function.input), set(), f"function '{name_of(function.name)}'")

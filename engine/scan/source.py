@@ -116,7 +116,7 @@ def _scan_file(path: Path, name: str, findings: Findings) -> None:
         findings.add("suspicious", name, "Code shipped with the model is not used here.")
     if suffix in _MODEL_ARCHIVES and suffix != ".skops" and (kind in archives.KINDS or suffix in _ONLY_ARCHIVES):
         _check_archive(path, name, findings)
-    if suffix == ".safetensors" or kind == "safetensors file":
+    if suffix == ".safetensors":
         wrong = safetensors.problem(path)
         if wrong:
             findings.add("rejected", name, wrong)
