@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tests.engine.onnx_files import relu
@@ -50,10 +49,6 @@ def beside(name: str, make: Callable[[], bytes]) -> Callable[[], dict[str, bytes
 
 def described_by(text: Callable[[], str]) -> Callable[[], dict[str, bytes]]:
     return lambda: {"MLmodel": text().encode(), "model.pkl": PICKLE}
-
-
-def built(make: Callable[[Path], None]) -> Callable[[Path], None]:
-    return make
 
 
 _KINDS = {".mar": "archive", ".keras": "zip archive", ".skops": "zip archive", ".npz": "zip archive"}
