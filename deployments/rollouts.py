@@ -25,7 +25,14 @@ from deployments.models import (
     RolloutState,
 )
 from deployments.plans import plan_of
-from deployments.services import candidate_add, deployment_move, endpoint_lock, others_retire, weights_set
+from deployments.services import (
+    artifact_check,
+    candidate_add,
+    deployment_move,
+    endpoint_lock,
+    others_retire,
+    weights_set,
+)
 from registry.models import Artifact
 from slipway import events
 from slipway.accounts import policy
@@ -190,6 +197,7 @@ def _promote(actor: User, rollout: Rollout, revision: int | None, full: bool) ->
     policy.require(actor, policy.APPROVE if is_at_gate(row) else policy.DEPLOY, row.endpoint.project_id)
     if row.state not in (RolloutState.PROGRESSING, RolloutState.PAUSED):
         raise Conflict(f"This rollout is {row.get_state_display().lower()}; there is no step to go to.")
+    artifact_check(endpoint=row.endpoint, artifact=row.candidate.artifact, forwarded=bool(row.candidate.upstream))
     ready, missing = desired.readiness(row.candidate)
     if not ready:
         raise Conflict(f"The candidate is not ready. {missing}")
@@ -257,6 +265,10 @@ def rollout_advance(*, rollout_id: int, observed: evidence.Observed) -> Rollout:
     broken = desired.failure(row.candidate, servers)
     if broken:
         return rollout_roll_back(actor=None, rollout=row, reason=f"The candidate failed. {broken}")
+    try:
+        artifact_check(endpoint=row.endpoint, artifact=row.candidate.artifact, forwarded=bool(row.candidate.upstream))
+    except Conflict as error:  # rejected since the rollout began
+        return rollout_roll_back(actor=None, rollout=row, reason=f"The candidate is no longer fit. {error}")
     if row.step_started_at is None:
         return _first_step(row, servers)
     if observed.since != row.step_started_at:

@@ -180,9 +180,7 @@ class VersionViewSet(RowList, mixins.ListModelMixin, mixins.RetrieveModelMixin, 
     def upload(self, request: Request) -> Response:
         """Uploads an ONNX file as the raw body: checked in the sandbox, then registered."""
         query = request.query_params
-        length = request.META.get("CONTENT_LENGTH") or ""
-        if not length and "HTTP_TRANSFER_ENCODING" in request.META:
-            raise Problem("Send the size of the file as Content-Length.", field="file", status=411, code="length")
+        declared = upload.declared_size(request.META)
         version, sha256 = upload.version_upload(
             actor=request.user,
             project=project_named(request.user, query.get("project")),
@@ -190,7 +188,7 @@ class VersionViewSet(RowList, mixins.ListModelMixin, mixins.RetrieveModelMixin, 
             task=query.get("task", ""),
             file_name=query.get("file_name", "model.onnx"),
             stream=request.stream if request.stream is not None else request._request,
-            declared=int(length) if length.isdigit() else None,
+            declared=declared,
         )
         answer = {
             "id": version.pk,

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 from django.core.exceptions import ValidationError
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 
 from registry.copying import copy_at_once
 from registry.mlflow import reconcile
@@ -81,9 +81,7 @@ def version_from_upload(
 ) -> Version:
     """A version of an uploaded ONNX file that the sandbox has found fit (`facts` of `check_onnx`)."""
     policy.require(actor, policy.WRITE, project)
-    model = Model.objects.filter(project=project, name=model_name).first() or model_create(
-        actor=actor, project=project, name=model_name, task=task or Task.OTHER
-    )
+    model = _model_named(actor, project, model_name, task or Task.OTHER)
     version = _add_version(
         actor=actor,
         model=model,
@@ -107,6 +105,20 @@ def version_from_upload(
         mlflow_run_id=run_id,
     )
     return version
+
+
+def _model_named(actor: User, project: Project, name: str, task: str) -> Model:
+    """The model of this name, made when it is new; two first uploads at once are two versions of one model."""
+    named = Model.objects.filter(project=project, name=name)
+    if (found := named.first()) is not None:
+        return found
+    try:
+        with transaction.atomic():
+            return model_create(actor=actor, project=project, name=name, task=task)
+    except (IntegrityError, ValidationError):
+        if (found := named.first()) is None:
+            raise
+        return found
 
 
 @transaction.atomic

@@ -188,8 +188,8 @@ def optimize_request(*, actor: User | None, artifact: Artifact, optimizer: str, 
     policy.require(actor, policy.WRITE, artifact.version.model.project_id)
     if artifact.format != Format.ONNX:
         raise Problem("Only an ONNX artifact can be optimized.", field="artifact")
-    if artifact.verdict == Verdict.REJECTED:
-        raise Conflict("This artifact was rejected.")
+    if artifact.verdict == Verdict.REJECTED or artifact.version.state != VersionState.READY:
+        raise Conflict("This artifact was rejected, or its version is not ready.")
     options_of(optimizer_named(optimizer), options)
     return submit(
         "optimize",

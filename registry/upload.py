@@ -10,7 +10,7 @@ import hashlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +82,20 @@ def _too_large() -> Problem:
         status=413,
         code="too_large",
     )
+
+
+def declared_size(headers: Mapping[str, str]) -> int | None:
+    """The Content-Length of an upload; refuses what the headers (as WSGI names them) already show to be no file."""
+    length = headers.get("CONTENT_LENGTH") or ""
+    if not length and "HTTP_TRANSFER_ENCODING" in headers:
+        raise Problem("Send the size of the file as Content-Length.", field="file", status=411, code="length")
+    # There is no resuming: the rest of a file would be taken for the whole.
+    if "HTTP_CONTENT_RANGE" in headers:
+        raise Problem("A part of a file is not taken: send the whole of it.", field="file", status=400, code="part")
+    if (headers.get("CONTENT_TYPE") or "").lower().startswith("multipart/"):
+        message = "Send the file itself as the body, not a form (multipart/form-data)."
+        raise Problem(message, field="file", status=415, code="unsupported_media_type")
+    return int(length) if length.isdigit() else None
 
 
 def version_upload(

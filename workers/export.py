@@ -9,6 +9,7 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 from pydantic import BaseModel
 
+from engine.errors import EngineError
 from engine.export.base import exporter, exporters
 from engine.sandbox import Limits
 from registry import results, storage
@@ -32,12 +33,11 @@ from workers.common import (
     source_folder,
 )
 from workers.environments import prepared, waits_for
+from workers.refusals import SCAN_LIMITS, refused, scanned_source
 from workers.runs import job_run, numbers
 
 # Where a training run may leave its rows; nothing of Slipway is imported for it.
 DATASETS = {role: [f"datasets/{role.value}.{suffix}" for suffix in ("csv", "parquet", "npz")] for role in DatasetRole}
-# The first things a sandboxed child gets: imports of scikit-learn alone take a second of CPU.
-SCAN_LIMITS = Limits(seconds=60, memory_mb=3072)
 EXPORT_LIMITS = Limits(seconds=600, memory_mb=6144)
 
 
@@ -53,7 +53,10 @@ def ingest(job: JobContext, params: IngestParams) -> Done:
         with job.step("fetch"):
             uri = location_of(version.mlflow_source)
             source = scratch / "source"
-            manifest = storage.fetch_folder(uri, source)
+            try:
+                manifest = storage.fetch_folder(uri, source)
+            except EngineError as error:
+                return refused(version, error)
             run = gateway.run_read(version.mlflow_run_id) if version.mlflow_run_id else None
             sizes = sum(entry["size"] for entry in manifest)
             job.progress(0.3, f"{len(manifest)} files, {sizes} bytes.")
@@ -61,17 +64,12 @@ def ingest(job: JobContext, params: IngestParams) -> Done:
             digest = storage.manifest_digest(manifest)
             job.log(f"Source {digest}.")
         with job.step("scan"):
-            scanned = sandboxed(
-                job,
-                "engine.scan.tasks:scan_source",
-                params={},
-                inputs={"source": source},
-                scratch=scratch,
-                limits=SCAN_LIMITS,
-            ).value
+            scanned = scanned_source(job, source, scratch)
             job.progress(0.6, f"Scan: {scanned['verdict']}.")
         with job.step("datasets"):
-            datasets = _datasets(job, version.mlflow_run_id, scratch)
+            # Of a model that is not taken in nothing else is read either.
+            fit = scanned["verdict"] != Verdict.REJECTED
+            datasets = _datasets(job, version.mlflow_run_id, scratch) if fit else {}
             baseline = _baseline(job, datasets, scratch)
             job.progress(0.9)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 _MAGIC: list[tuple[bytes, str]] = [
     (b"PK\x03\x04", "zip archive"),
     (b"PK\x05\x06", "zip archive"),
-    (b"\x1f\x8b", "gzip archive"),
+    (b"\x1f\x8b\x08", "gzip archive"),
     (b"BZh", "bzip2 archive"),
     (b"\xfd7zXZ\x00", "xz archive"),
     (b"7z\xbc\xaf\x27\x1c", "7z archive"),

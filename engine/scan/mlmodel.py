@@ -9,6 +9,7 @@ from engine.errors import EngineError
 
 _MAX_BYTES = 1_000_000
 _MAX_ALIASES, _MAX_DEPTH, _MAX_EVENTS = 20, 30, 100_000
+_MAX_NUMBER = 400  # characters of a bare word that begins like a number
 
 _VERSION_KEYS = {
     "sklearn": "sklearn_version",
@@ -55,6 +56,18 @@ def _check_events(text: str, what: str) -> None:
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if aliases > _MAX_ALIASES or depth > _MAX_DEPTH or count > _MAX_EVENTS:
             raise _wrong(f"{what} is too deep or repeats itself too often.")
+        if isinstance(event, yaml.ScalarEvent) and event.implicit[0]:
+            _check_bare(event.value, what)
+
+
+def _check_bare(word: str, what: str) -> None:
+    """Words without quotes, which YAML takes for numbers and merges: both can multiply work without end."""
+    # 1:1:1:… is a number to the base of 60; 500,000 places of it keep a processor busy for minutes.
+    if len(word) > _MAX_NUMBER and word[0] in "+-.0123456789":
+        raise _wrong(f"{what} holds a number of {len(word)} places.")
+    # Merged into each other, maps grow by powers while the count of aliases stays small.
+    if word == "<<":
+        raise _wrong(f"{what} merges maps (<<), which no model needs.")
 
 
 def flavor_of(mlmodel: dict[str, Any]) -> tuple[str, dict[str, Any], str | None]:

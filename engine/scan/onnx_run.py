@@ -7,7 +7,8 @@ from typing import Any
 
 from engine.errors import EngineError
 from engine.formats.signature import NUMPY, Signature
-from engine.scan.onnx_structure import name_of, refuse
+from engine.scan.names import printable as name_of
+from engine.scan.refusal import refuse
 
 _MAX_INPUT = 2**27  # elements of all zero-filled inputs
 _SECONDS = 20.0

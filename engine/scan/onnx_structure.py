@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from engine.errors import EngineError
-from engine.scan import wire
+from engine.scan import external, onnx_loops, wire
 from engine.scan.magic import kind_of
+from engine.scan.names import printable as name_of
+from engine.scan.refusal import refuse
 
 MAX_BYTES = 2**31 - 1  # protobuf's own limit
 MAX_NODES = 100_000
@@ -37,15 +38,6 @@ _HALF_BYTES = {21: 2, 22: 2, 23: 2}  # 4-bit types: elements in a byte
 _STRING = 8
 _FIELDS = {1: "float_data", 7: "int64_data", 8: "string_data", 11: "double_data", 12: "uint64_data"}
 _FIELDS |= {13: "uint64_data", 14: "float_data", 15: "double_data"}
-
-
-def refuse(message: str, code: str = "onnx") -> EngineError:
-    return EngineError(message, field="file", code=code)
-
-
-def name_of(text: str) -> str:
-    """A name from the file, short and printable, for use in a sentence."""
-    return "".join(ch if ch.isprintable() else "?" for ch in text[:60]) + ("…" if len(text) > 60 else "")
 
 
 def parse(data: bytes) -> Any:
@@ -86,8 +78,10 @@ def check(model: Any) -> dict[str, int]:
         if nodes > MAX_NODES:
             raise refuse(f"The model has more than {MAX_NODES} nodes.")
         _check_operators(graph.node, local)
+        _check_attributes(getattr(graph, "attribute_proto", []), "function")
         if graph.DESCRIPTOR.name == "GraphProto":
             parameters += _check_stored(graph)
+    onnx_loops.check(model)
     _check_scopes(model.graph, set())
     for function in model.functions:
         _check_flow(function.node, set(function.input), set(), f"function '{name_of(function.name)}'")
@@ -109,6 +103,7 @@ def _check_opsets(model: Any) -> None:
 def graphs(model: Any) -> Iterator[tuple[Any, int]]:
     """Every graph and function body with its nesting depth, outermost first."""
     todo: list[tuple[Any, int]] = [(model.graph, 1), *((each, 1) for each in model.functions)]
+    todo += [(graph, 1) for each in model.training_info for graph in (each.initialization, each.algorithm)]
     while todo:
         graph, depth = todo.pop()
         yield graph, depth
@@ -132,14 +127,18 @@ def _check_operators(nodes: Any, local: set[tuple[str, str]]) -> None:
                 )
             if domain != "com.microsoft" and not defs.has(node.op_type, domain):
                 raise refuse(f"There is no operator '{name_of(node.op_type)}'.", code="operator")
-        for attribute in node.attribute:
-            for each in [attribute.t] if attribute.HasField("t") else []:
-                check_tensor(each, f"attribute of {name_of(node.op_type)}")
-            for each in attribute.tensors:
-                check_tensor(each, f"attribute of {name_of(node.op_type)}")
-            if attribute.HasField("sparse_tensor"):
-                check_tensor(attribute.sparse_tensor.values, "sparse attribute")
-                check_tensor(attribute.sparse_tensor.indices, "sparse attribute")
+        _check_attributes(node.attribute, name_of(node.op_type))
+
+
+def _check_attributes(attributes: Any, what: str) -> None:
+    for attribute in attributes:
+        dense = [attribute.t] if attribute.HasField("t") else []
+        sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+        for each in [*dense, *attribute.tensors]:
+            check_tensor(each, f"attribute of {what}")
+        for each in [*sparse, *attribute.sparse_tensors]:
+            check_tensor(each.values, "sparse attribute")
+            check_tensor(each.indices, "sparse attribute")
 
 
 def _check_stored(graph: Any) -> int:
@@ -172,9 +171,7 @@ def _elements(dims: Any, what: str) -> int:
 def check_tensor(tensor: Any, what: str) -> int:
     """Elements of one stored tensor, after checking that its bytes are here and as many as it says."""
     if tensor.data_location == 1 or tensor.external_data:
-        raise refuse(
-            f"The {what} keeps its data in another file; upload a model in a single file.", code="external-data"
-        )
+        raise refuse(external.reason(tensor, what), code="external-data")
     count = _elements(tensor.dims, what)
     kind = tensor.data_type
     if kind in _HALF_BYTES:

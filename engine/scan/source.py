@@ -10,11 +10,10 @@ from typing import Any
 
 from engine.errors import EngineError
 from engine.formats import signature
-from engine.scan import mlmodel, pickles, tensorflow_files, torch_zip
+from engine.scan import archives, mlmodel, pickles, safetensors, tensorflow_files, torch_zip
 from engine.scan.allowed import judge
 from engine.scan.magic import kind_of_file
 from engine.scan.verdict import Findings
-from engine.scan.zips import check_zip
 
 _MAX_FILES = 10_000
 _MAX_BYTES = 16 * 1024**3
@@ -90,7 +89,8 @@ def _description(source: Path, files: list[Path], findings: Findings) -> tuple[s
     if isinstance(generic, dict):
         loader = str(generic.get("loader_module"))
         if not loader.startswith("mlflow."):
-            findings.add("suspicious", "MLmodel", f"loader_module {loader} is not used here.")
+            foul = judge(loader, "_load_pyfunc") == "dangerous"
+            findings.add("rejected" if foul else "suspicious", "MLmodel", f"loader_module {loader} is not used here.")
         if generic.get("code"):
             findings.add("suspicious", "MLmodel", "Code shipped with the model is not used here.")
     if framework != "pyfunc":
@@ -104,27 +104,40 @@ def _scan_file(path: Path, name: str, findings: Findings) -> None:
     if suffix == ".skops":
         _scan_skops(path, name, findings)
     elif suffix in torch_zip.SUFFIXES:
-        torch_zip.scan_torch(path, name, findings)
+        if kind not in archives.KINDS or _check_archive(path, name, findings):
+            torch_zip.scan_torch(path, name, findings)
     elif kind == "pickle" or suffix in pickles.SUFFIXES:
         if kind == "pickle" and suffix not in pickles.SUFFIXES:
             findings.add("rejected", name, "This is a pickle under another name.")
         pickles.scan_pickle(path, name, findings)
-    elif kind and kind.endswith("archive") and suffix not in _MODEL_ARCHIVES:
+    elif kind and kind.endswith("archive") and (suffix not in _MODEL_ARCHIVES or kind not in archives.KINDS):
         findings.add("rejected", name, f"A {kind} inside a model is not opened.")
     elif kind == "program":
         findings.add("rejected", name, "This is a program.")
     elif suffix in {".py", ".sh", ".so", ".dll"}:
         findings.add("suspicious", name, "Code shipped with the model is not used here.")
-    if suffix in _MODEL_ARCHIVES and kind == "zip archive":
-        check_zip(path, path.stat().st_size, name, findings)
-    if suffix == ".keras":
-        tensorflow_files.scan_keras(path, name, findings)
+    if suffix in _MODEL_ARCHIVES:
+        fit = _check_archive(path, name, findings)
+        if fit and suffix == ".keras":
+            tensorflow_files.scan_keras(path, name, findings)
+    elif suffix == ".safetensors":
+        wrong = safetensors.problem(path)
+        if wrong:
+            findings.add("rejected", name, wrong)
     elif path.name == "saved_model.pb":
         tensorflow_files.scan_saved_model(path, name, findings)
 
 
+def _check_archive(path: Path, name: str, findings: Findings) -> bool:
+    """Whether an archive that is a model format is fit to be looked into."""
+    wrong = archives.problem(path)
+    if wrong:
+        findings.add("rejected", name, wrong)
+    return wrong is None
+
+
 def _scan_skops(path: Path, name: str, findings: Findings) -> None:
-    if not check_zip(path, path.stat().st_size, name, findings):
+    if not _check_archive(path, name, findings):
         return
     from engine.scan.skops_types import untrusted
 

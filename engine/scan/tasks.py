@@ -28,6 +28,7 @@ def check_onnx_file(path: Path) -> dict[str, Any]:
     """`check_onnx` for a path; call it inside the sandbox only."""
     from engine.formats import signature
     from engine.scan import onnx_run, onnx_structure
+    from engine.scan.refusal import refuse
 
     if path.stat().st_size > onnx_structure.MAX_BYTES:
         raise EngineError("The file is larger than the 2 GB an ONNX file can have.", field="file", code="onnx")
@@ -37,7 +38,7 @@ def check_onnx_file(path: Path) -> dict[str, Any]:
     _official_check(model)
     found = signature.of_onnx(model)
     if not found["outputs"]:
-        raise onnx_structure.refuse("The model has no outputs.", code="graph")
+        raise refuse("The model has no outputs.", code="graph")
     onnx_run.run_once(onnx_run.session(data), onnx_run.zeros(found))
     opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
     return {
@@ -55,7 +56,7 @@ def _official_check(model: Any) -> None:
     import onnx
 
     from engine.sandbox.text import neutral
-    from engine.scan.onnx_structure import refuse
+    from engine.scan.refusal import refuse
 
     try:
         onnx.checker.check_model(model, full_check=False)

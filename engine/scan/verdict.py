@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from engine.scan.names import printable
+
 Level = Literal["info", "suspicious", "rejected"]
 _MOST = 200
 
@@ -18,7 +20,8 @@ class Findings:
     def add(self, level: Level, file: str, message: str) -> None:
         self._levels.add(level)
         if len(self.items) < _MOST:
-            self.items.append({"level": level, "file": file[:200], "message": message[:500]})
+            # Names come from the files: nothing of them may begin a line of a log or turn its direction.
+            self.items.append({"level": level, "file": printable(file, 200), "message": printable(message, 499)})
 
     @property
     def verdict(self) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import uuid
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -36,7 +39,23 @@ class Protocol(HttpToolsProtocol):
         if self._in_head and self._head_timer is None:
             self._arm()
         if self._in_head and self._head_bytes > MAX_HEAD and not self.transport.is_closing():
-            self.send_400_response("Request head is too large.")
+            self._refuse(431, f"The head of the request is too large: it may have {MAX_HEAD // 1024} kB.", "too_large")
+
+    def send_400_response(self, msg: str) -> None:
+        """What cannot be read as HTTP gets a problem document like everything else."""
+        self._refuse(400, msg, "invalid")
+
+    def _refuse(self, status: int, detail: str, code: str) -> None:
+        from slipway.api.problems import CONTENT_TYPE, body  # the settings are not there yet when this is imported
+
+        request_id = str(uuid.uuid4())
+        content = json.dumps(body(status, detail, code, request_id=request_id)).encode()
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: {CONTENT_TYPE}\r\n"
+            f"content-length: {len(content)}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + content)
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

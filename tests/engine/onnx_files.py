@@ -92,7 +92,8 @@ def _huge_constant() -> bytes:
     return model(nodes, initializer=[shape], outputs=[value("y", [None])]).SerializeToString()
 
 
-def _endless_loop() -> bytes:
+def _endless_loop(computed: bool = True) -> bytes:
+    """Rounds without end: written down, or computed by a node, which only running it tells."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Add", ["v", "v"], ["w"])],
         "body",
@@ -101,7 +102,8 @@ def _endless_loop() -> bytes:
     )
     trips = numpy_helper.from_array(np.array(2**60, np.int64), "m")
     go = numpy_helper.from_array(np.array(True), "k")
-    nodes = [helper.make_node("Loop", ["m", "k", "x"], ["y"], body=body)]
+    nodes = [helper.make_node("Neg", ["m"], ["n"]), helper.make_node("Abs", ["n"], ["p"])]
+    nodes += [helper.make_node("Loop", ["p" if computed else "m", "k", "x"], ["y"], body=body)]
     return model(nodes, initializer=[trips, go]).SerializeToString()
 
 
@@ -164,6 +166,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "opset 999": (lambda: relu(opset=999).SerializeToString(), "999"),
     "ir 99": (lambda: relu(ir=99).SerializeToString(), "99"),
     "huge constant": (_huge_constant, "memory"),
+    "loop of 2^60": (lambda: _endless_loop(computed=False), "1152921504606846976 rounds"),
     "400 nested ifs": (lambda: _nested(400), "nested"),
     "20 nested ifs": (lambda: _nested(20), "nested"),
     "cycle": (_cycle, "cycle"),

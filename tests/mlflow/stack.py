@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -133,7 +134,7 @@ class Stack:
 @contextlib.contextmanager
 def own_database() -> Iterator[str]:
     """A fresh database on the tests' PostgreSQL."""
-    name = f"slipway_door_{os.getpid()}"
+    name = f"slipway_door_{os.getpid()}_{secrets.token_hex(4)}"
     url = os.environ["DATABASE_URL"]
     connection = psycopg2.connect(url)
     connection.autocommit = True
