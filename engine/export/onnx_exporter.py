@@ -13,7 +13,7 @@ from engine.evaluate.outputs import Outputs
 from engine.evaluate.rows import Rows
 from engine.export.base import Source
 
-_CONVERTERS = {"sklearn": "scikit_learn"}
+_CONVERTERS = {"sklearn": "scikit_learn", "pmml": "pmml"}
 
 
 class OnnxExporter:
