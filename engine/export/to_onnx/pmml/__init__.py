@@ -54,8 +54,6 @@ def _fields(root: Element, model: Element, graph: Graph) -> Scope:
     from engine.scan import pmml
 
     scope, known = Scope(), pmml.data_fields(root)
-    if root.find("TransformationDictionary/DefineFunction") is not None:
-        raise refuse("DefineFunction")
     active = pmml.active_fields(model)
     if not active or len(set(active)) != len(active):
         raise EngineError("The PMML model must read fields, each once.", field="file", code="pmml")
@@ -87,6 +85,6 @@ def _outputs(built: Any, result: Result, graph: Graph) -> None:
     texts = any(not isinstance(label, int) for label in result.labels)
     names = np.array([str(each) for each in result.labels], object) if texts else np.array(result.labels, np.int64)
     built.initializer.append(numpy_helper.from_array(names, "class_labels"))
-    built.node.append(helper.make_node("ArgMax", [result.scores], ["best_class"], axis=1, keepdims=0))
+    built.node.append(helper.make_node("ArgMax", [result.ranks or result.scores], ["best_class"], axis=1, keepdims=0))
     output("label", "Gather", ["class_labels", "best_class"], 8 if texts else 7, [None], axis=0)
     output("probabilities", "Identity", [result.scores], 11, [None, len(result.labels)])

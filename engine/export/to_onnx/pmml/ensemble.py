@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.export.to_onnx.pmml.expressions import Expression, refuse
 
@@ -75,7 +75,7 @@ class Ensemble:
                 values.append(value)
         if not self.features:
             raise refuse("TreeModel that asks about no field")
-        attributes = {f"nodes_{name}": each for name, each in nodes.items()}
+        attributes: dict[str, Any] = {f"nodes_{name}": each for name, each in nodes.items()}
         attributes |= {f"target_{name}": each for name, each in targets.items()}
         made = helper.make_node(
             "TreeEnsembleRegressor", [], [], domain="ai.onnx.ml", n_targets=self.targets, nodes_modes=modes,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _VOTES = {"majorityVote": False, "weightedMajorityVote": True}
 _MEANS = {"average": False, "weightedAverage": True}
+_TIE = 1e-9  # less than any two sums of votes differ by
 _METHODS = {"sum", "modelChain", *_VOTES, *_MEANS}
 
 
@@ -45,12 +46,14 @@ def draw(model: Element, scope: Scope, graph: Graph, labels: list[Any] | None) -
             raise refuse("Segment with weights that are not positive")
         weights = [each / sum(weights) for each in weights]
     forgiving = segmentation.get("missingPredictionTreatment", "continue") != "returnMissing"
-    if all(each.tag == "TreeModel" and each.find("Targets") is None for each in models):
-        made, may_miss = _trees(models, weights, scope, graph, labels, method in _VOTES)
+    if method not in _VOTES and all(each.tag == "TreeModel" and each.find("Targets") is None for each in models):
+        made, may_miss = _trees(models, weights, scope, graph, labels)
         if may_miss and forgiving:
             raise refuse("Segmentation with missingPredictionTreatment other than returnMissing")
         return made
-    return _others(models, weights, scope, graph, labels, method in _VOTES)
+    if method in _VOTES:
+        return _votes(models, weights, scope, graph, labels)
+    return _others(models, weights, scope, graph, labels)
 
 
 def _model(segment: Element) -> Element:
@@ -61,30 +64,44 @@ def _model(segment: Element) -> Element:
 
 
 def _trees(
-    models: list[Element], weights: list[float], scope: Scope, graph: Graph, labels: list[Any] | None, votes: bool
+    models: list[Element], weights: list[float], scope: Scope, graph: Graph, labels: list[Any] | None
 ) -> tuple[Result, bool]:
     classes = classes_of(models[0], labels)
     ensemble = Ensemble(len(classes or [0]))
     for model, weight in zip(models, weights, strict=True):
-        Tree(model, scope.inside(model), classes, ensemble, votes=votes).add(weight)
+        Tree(model, scope.inside(model), classes, ensemble).add(weight)
     return Result(ensemble.drawn(graph), classes, scope), ensemble.may_be_missing
 
 
 def _others(
-    models: list[Element], weights: list[float], scope: Scope, graph: Graph, labels: list[Any] | None, votes: bool
+    models: list[Element], weights: list[float], scope: Scope, graph: Graph, labels: list[Any] | None
 ) -> Result:
     import numpy as np
 
     classes, total = labels, ""
     for model, weight in zip(models, weights, strict=True):
         made = draw_any(model, scope, graph, classes)
-        classes, scores = made.labels, made.scores
-        if votes and classes is not None:
-            best = graph.add("ArgMax", scores, axis=1, keepdims=0)
-            scores = graph.add("Gather", graph.constant(np.eye(len(classes))), best, axis=0)
-        scores = graph.add("Mul", scores, graph.constant(np.array([[weight]])))
+        classes = made.labels
+        scores = graph.add("Mul", made.scores, graph.constant(np.array([[weight]])))
         total = graph.add("Add", total, scores) if total else scores
     return Result(total, classes, scope)
+
+
+def _votes(models: list[Element], weights: list[float], scope: Scope, graph: Graph, labels: list[Any] | None) -> Result:
+    """Of classes with as many votes the one that got its first vote earlier wins, as with jpmml-evaluator."""
+    import numpy as np
+
+    classes, total, first = labels, "", ""
+    for index, (model, weight) in enumerate(zip(models, weights, strict=True)):
+        made = draw_any(model, scope, graph, classes)
+        classes = made.labels or []
+        best, unit = graph.add("ArgMax", made.ranks or made.scores, axis=1, keepdims=0), np.eye(len(classes))
+        vote = graph.add("Gather", graph.constant(unit * weight), best, axis=0)
+        early = graph.add("Gather", graph.constant(unit * (len(models) - index)), best, axis=0)
+        total = graph.add("Add", total, vote) if total else vote
+        first = graph.add("Max", first, early) if first else early
+    small = graph.add("Mul", first, graph.constant(np.array([[_TIE / len(models)]])))
+    return Result(total, classes, scope, graph.add("Add", total, small))
 
 
 def _chain(models: list[Element], scope: Scope, graph: Graph, labels: list[Any] | None) -> Result:

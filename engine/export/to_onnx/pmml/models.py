@@ -19,11 +19,13 @@ _KINDS = {"RegressionModel": "regression", "TreeModel": "trees", "MiningModel": 
 
 @dataclass(frozen=True)
 class Result:
-    """scores: tensor [N, classes] of probabilities, or [N, 1] of numbers when labels is None. scope: the model's."""
+    """scores: tensor [N, classes] of probabilities, or [N, 1] of numbers when labels is None. scope: the model's.
+    ranks: tensor whose greatest column is the label, where the scores alone do not decide ties."""
 
     scores: str
     labels: list[Any] | None
     scope: Scope
+    ranks: str | None = None
 
 
 def draw(model: Element, outer: Scope, graph: Graph, labels: list[Any] | None) -> Result:
@@ -37,7 +39,7 @@ def draw(model: Element, outer: Scope, graph: Graph, labels: list[Any] | None) -
     wanted = labels if model.get("functionName") == "classification" else None
     module = importlib.import_module(f"engine.export.to_onnx.pmml.{_KINDS[model.tag]}")
     made: Result = module.draw(model, outer.inside(model), graph, wanted)
-    return Result(_rescaled(model, made, graph), made.labels, made.scope)
+    return Result(_rescaled(model, made, graph), made.labels, made.scope, made.ranks)
 
 
 def position(labels: list[Any], text: str | None, element: Element) -> int:

@@ -54,9 +54,7 @@ def _input(each: Element, scope: Scope) -> Any:
 
 def _place(places: dict[str, _Place], name: str | None) -> _Place:
     if name not in places:
-        raise EngineError(
-            f"The PMML network refers to '{str(name)[:40]}', which comes later or not at all.", field="file"
-        )
+        raise EngineError(f"The PMML network has no neuron '{str(name)[:40]}' where it is used.", field="file")
     return places[name]
 
 

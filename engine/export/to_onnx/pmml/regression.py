@@ -70,16 +70,21 @@ def _sums(tables: list[Element], scope: Scope, graph: Graph) -> str:
 
 def _term(each: Element, scope: Scope) -> Expression:
     if each.tag == "NumericPredictor":
-        field = scope.field(each.get("name", ""))
-        if field.type == "string":
-            raise refuse("NumericPredictor of text")
         power = number(each.get("exponent", "1"), each.tag)
-        if power == int(power) and 1 <= power <= 8:
-            made = field
-            for _ in range(int(power) - 1):
-                made = Call("*", (made, field), "double")
-            return made
-        raise refuse(f"NumericPredictor with the exponent {power:g}")
+        if power not in range(1, 9):
+            raise refuse(f"NumericPredictor with the exponent {power:g}")
+        return _product([scope.field(each.get("name", ""))] * int(power))
     if each.tag == "CategoricalPredictor":
         return equals(scope.field(each.get("name", "")), each.get("value", ""))
+    if each.tag == "PredictorTerm" and len(each) and all(part.tag == "FieldRef" for part in each):
+        return _product([scope.field(part.get("field", "")) for part in each])
     raise refuse(f"{each.tag} in a RegressionTable")
+
+
+def _product(fields: list[Expression]) -> Expression:
+    if any(field.type == "string" for field in fields):
+        raise refuse("a product with text in a RegressionTable")
+    made = fields[0]
+    for field in fields[1:]:
+        made = Call("*", (made, field), "double")
+    return made

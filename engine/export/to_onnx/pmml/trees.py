@@ -42,12 +42,10 @@ def classes_of(model: Element, labels: list[Any] | None) -> list[Any] | None:
 
 
 class Tree:
-    """One TreeModel on its way into an ensemble. votes: a leaf gives 1 to its class and nothing to the others."""
+    """One TreeModel on its way into an ensemble."""
 
-    def __init__(
-        self, model: Element, scope: Scope, classes: list[Any] | None, ensemble: Ensemble, *, votes: bool = False
-    ) -> None:
-        self.scope, self.classes, self.ensemble, self.votes = scope, classes, ensemble, votes
+    def __init__(self, model: Element, scope: Scope, classes: list[Any] | None, ensemble: Ensemble) -> None:
+        self.scope, self.classes, self.ensemble = scope, classes, ensemble
         self.missing = model.get("missingValueStrategy", "none")
         if self.missing not in {"none", "nullPrediction", "lastPrediction", "defaultChild"}:
             raise refuse(f"TreeModel with missingValueStrategy {self.missing}")
@@ -128,11 +126,11 @@ class Tree:
         if parts and not total > 0:
             raise EngineError("A ScoreDistribution of the PMML file counts nothing.", field="file", code="pmml")
         named = None if node.get("score") is None else position(self.classes, node.get("score"), node)
-        if named is None and (self.votes or not parts):
+        if named is None and not parts:
             raise refuse("Node of a classification without score")
-        if parts and named is not None and given[named] < max(given):
-            raise refuse("Node whose score is not the class of its greatest ScoreDistribution")
-        if self.votes or not parts:
+        if parts and named is not None and given.index(max(given)) != named:
+            raise refuse("Node whose score is not the first class of its greatest ScoreDistribution")
+        if not parts:
             given, total = [float(index == named) for index in range(len(given))], 1.0
         return self.ensemble.leaf([each / total * self.weight for each in given])
 
