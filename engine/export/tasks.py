@@ -29,6 +29,18 @@ def export(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dic
     return convert(plugin, options, params, inputs, out)
 
 
+def wrap(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Makes the artifact of an exporter on ONNX out of inputs["file"], which is checked first: for a fresh process,
+    because what ran the model's own code may have written anything. params: exporter, options. {"signature"}."""
+    from engine.scan.tasks import check_onnx_file
+
+    plugin: Any = exporter(str(params.get("exporter")))
+    options = options_of(plugin, params.get("options") or {})
+    described = check_onnx_file(inputs["file"])["signature"]
+    plugin.wrap(inputs["file"], out / plugin.file_name, described, options)
+    return {"signature": described}
+
+
 def convert(
     plugin: Exporter, options: Any, params: dict[str, Any], inputs: dict[str, Path], out: Path
 ) -> dict[str, Any]:
