@@ -74,7 +74,8 @@ def _framework(folder: Path) -> str:
     from engine.scan import mlmodel
 
     if folder.is_file() or not (folder / "MLmodel").exists():
-        return "onnx"
+        documents = [folder] if folder.is_file() else list(folder.iterdir())
+        return "pmml" if any(each.suffix == ".pmml" for each in documents) else "onnx"
     return mlmodel.flavor_of(mlmodel.read_yaml(folder / "MLmodel", "MLmodel"))[0]
 
 
@@ -85,6 +86,11 @@ def _rows(source: Source, given: Path | None, target: str) -> tuple[Rows, str]:
         from engine.scan.tasks import check_onnx_file
 
         return example.synthesize(check_onnx_file(source_of("onnx").load(source.folder))["signature"]), "synthesized"
+    if given is None and source.framework == "pmml":
+        from engine.scan.pmml import check_pmml_file
+
+        described = check_pmml_file(source_of("pmml").load(source.folder))
+        return example.synthesize(described["signature"], described["values"]), "synthesized"
     return example.rows_for(source.folder, given, target)
 
 

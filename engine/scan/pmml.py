@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 _NAMESPACE = "http://www.dmg.org/PMML-4_"
 _AROUND = {"Header", "MiningBuildTask", "DataDictionary", "TransformationDictionary", "Extension"}
-_V2 = {"double": "FP64", "float": "FP32", "integer": "FP64", "string": "BYTES"}
+_MOST_VALUES = 1000
+_V2 = {"double": "FP64", "float": "FP32", "integer": "INT64", "string": "BYTES"}
 
 
 def read(path: Path) -> Element:
@@ -82,7 +83,10 @@ def typed_labels(texts: list[str], data_type: str) -> list[Any]:
 
 
 def check_pmml_file(path: Path) -> dict[str, Any]:
-    """{"signature", "producer", "version", "model"} of a file; call it inside the sandbox only."""
+    """{"signature", "values", "producer", "version", "model"} of a file; call it inside the sandbox only.
+
+    values: {field: what it may be} for those active fields that the DataDictionary lists values of.
+    """
     root = read(path)
     model, fields = model_of(root), data_fields(root)
     active = active_fields(model)
@@ -93,7 +97,9 @@ def check_pmml_file(path: Path) -> dict[str, Any]:
     kind = "FP64" if labels is None else "INT64" if all(isinstance(each, int) for each in labels) else "BYTES"
     application = root.find("Header/Application")
     parts = [] if application is None else [application.get("name", ""), application.get("version", "")]
+    listed = {name: [each.get("value", "") for each in fields[name].iterfind("Value")] for name in active}
     return {
+        "values": {name: values[:_MOST_VALUES] for name, values in listed.items() if values},
         "signature": {"inputs": inputs, "outputs": [signature.tensor(target_field(model) or "prediction", kind, [-1])]},
         "producer": " ".join(part for part in parts if part)[:100],
         "version": root.get("version", "")[:10],
