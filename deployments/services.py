@@ -26,7 +26,7 @@ from slipway.accounts.models import Project, User
 from slipway.api.problems import Conflict, Problem
 from slipway.audit.services import record
 
-SERVABLE = (Format.ONNX,)
+SERVABLE = (Format.ONNX, Format.ORT)
 
 
 def target_default(*, project: Project) -> Target:
@@ -97,7 +97,7 @@ def artifact_check(*, endpoint: Endpoint, artifact: Artifact, forwarded: bool = 
         raise Conflict("The scan rejected this artifact; it cannot be deployed.")
     if artifact.format not in SERVABLE and not forwarded:
         raise Problem(
-            f"The slipway target serves ONNX; this artifact is {artifact.get_format_display()}.",
+            f"The slipway target serves ONNX and ORT; this artifact is {artifact.get_format_display()}.",
             field="artifact",
         )
     if not artifact.attestation:

@@ -172,13 +172,13 @@ class VersionViewSet(RowList, mixins.ListModelMixin, mixins.RetrieveModelMixin, 
             OpenApiParameter("model", OpenApiTypes.STR, required=True, description="Name; made when it is new."),
             OpenApiParameter("project", OpenApiTypes.STR, description="Slug; your first project without it."),
             OpenApiParameter("task", OpenApiTypes.STR),
-            OpenApiParameter("file_name", OpenApiTypes.STR, description="Plain name ending in .onnx."),
+            OpenApiParameter("file_name", OpenApiTypes.STR, description="Plain name ending in .onnx or .pmml."),
         ],
         filters=False,
     )
     @action(detail=False, methods=["post"], parser_classes=[RawBody], pagination_class=None)
     def upload(self, request: Request) -> Response:
-        """Uploads an ONNX file as the raw body: checked in the sandbox, then registered."""
+        """Uploads an ONNX or PMML file as the raw body: checked in the sandbox, then registered."""
         query = request.query_params
         declared = upload.declared_size(request.META)
         version, sha256 = upload.version_upload(

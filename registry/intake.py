@@ -10,10 +10,11 @@ import structlog
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection, transaction
 
+from registry import storage
 from registry.copying import copy_at_once
 from registry.mlflow import reconcile
 from registry.models import Artifact, Format, Model, Origin, Task, Verdict, Version, VersionState
-from registry.services import model_create
+from registry.services import export_request, model_create
 from registry.signing import attest
 from slipway import events
 from slipway.accounts import policy
@@ -22,6 +23,7 @@ from slipway.api.problems import Conflict, Problem
 from slipway.audit.services import record
 from slipway.jobs.services import submit
 
+_KEPT = ("opset", "ir_version", "nodes", "parameters", "producer", "version", "model")  # facts of an uploaded file
 log = structlog.get_logger(__name__)
 
 
@@ -78,8 +80,12 @@ def version_from_upload(
     uri: str,
     run_id: str,
     facts: Mapping[str, Any],
+    framework: str = "onnx",
 ) -> Version:
-    """A version of an uploaded ONNX file that the sandbox has found fit (`facts` of `check_onnx`)."""
+    """A version of an uploaded file that the sandbox has found fit (`facts` of `check_onnx` or `check_pmml`).
+
+    A PMML file is the version's source, alone in a folder as model.pmml; its export to ONNX is submitted.
+    """
     policy.require(actor, policy.WRITE, project)
     model = _model_named(actor, project, model_name, task or Task.OTHER)
     version = _add_version(
@@ -87,23 +93,32 @@ def version_from_upload(
         model=model,
         origin=Origin.UPLOAD,
         state=VersionState.READY,
-        framework="onnx",
+        framework=framework,
         signature=facts["signature"],
-        params={key: facts[key] for key in ("opset", "ir_version", "nodes", "parameters", "producer")},
+        params={key: facts[key] for key in _KEPT if key in facts},
         mlflow_run_id=run_id,
     )
+    format, manifest = Format.ONNX, []
+    if framework != "onnx":
+        folder, _, name = uri.rpartition("/")
+        format, uri, file_name = Format.SOURCE, folder, "model"
+        manifest = [{"path": name, "size": size, "sha256": sha256}]
+        sha256 = storage.manifest_digest(manifest)
     Artifact.objects.create(
         version=version,
-        format=Format.ONNX,
+        format=format,
         sha256=sha256,
         size=size,
         file_name=file_name,
         uri=uri,
+        manifest=manifest,
         verdict=Verdict.CLEAN,
         signature=facts["signature"],
-        attestation=attest(version, format=Format.ONNX, sha256=sha256, size=size, file_name=file_name),
+        attestation=attest(version, format=format, sha256=sha256, size=size, file_name=file_name),
         mlflow_run_id=run_id,
     )
+    if format == Format.SOURCE:
+        export_request(actor=actor, version=version, exporters=["onnx"])
     return version
 
 

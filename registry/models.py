@@ -159,6 +159,7 @@ class Format(models.TextChoices):
     TORCHSCRIPT = "torchscript", "TorchScript"
     TFLITE = "tflite", "TFLite"
     MAR = "mar", "MAR"
+    TRITON = "triton", "Triton"
 
 
 class Verdict(models.TextChoices):

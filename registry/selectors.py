@@ -172,7 +172,7 @@ def compare(user: Any, ids: list[int]) -> list[Version]:
 def servable(user: Any, project: Project, limit: int = 100) -> QuerySet[Artifact]:
     """Newest artifacts of ready versions that the inference server can load."""
     rows = Artifact.objects.filter(
-        format=Format.ONNX, version__state=VersionState.READY, version__model__project=project
+        format__in=[Format.ONNX, Format.ORT], version__state=VersionState.READY, version__model__project=project
     ).exclude(Q(verdict="rejected") | Q(attestation={}))
     return policy.visible(user, rows).select_related("version__model").order_by("-pk")[:limit]
 

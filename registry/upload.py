@@ -1,4 +1,4 @@
-"""An uploaded ONNX file: streamed to disk, hashed, checked in the sandbox, stored, registered.
+"""An uploaded ONNX or PMML file: streamed to disk, hashed, checked in the sandbox, stored, registered.
 
 Nothing is parsed here: the web process only counts and hashes bytes, the sandboxed child reads them. The
 version appears when everything has succeeded; a refused or broken upload leaves nothing.
@@ -20,7 +20,7 @@ from engine import sandbox
 from registry import storage
 from registry.intake import version_from_upload
 from registry.mlflow import gateway
-from registry.models import Model, Task, Version, name_validator
+from registry.models import Format, Model, Task, Version, name_validator
 from slipway import paths
 from slipway.accounts import policy
 from slipway.accounts.models import Project, User
@@ -29,7 +29,7 @@ from slipway.environment import environment
 
 CHUNK = 1024 * 1024
 CHECK_LIMITS = sandbox.Limits(seconds=30, memory_mb=3072)
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,150}\.onnx")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,150}\.(onnx|pmml)")
 
 
 @dataclass(frozen=True)
@@ -108,20 +108,21 @@ def version_upload(
     stream: BinaryIO,
     declared: int | None,
 ) -> tuple[Version, str]:
-    """Takes an ONNX upload in and returns the new version with its digest."""
+    """Takes an ONNX or PMML upload in and returns the new version with the file's digest."""
     policy.require(actor, policy.WRITE, project)
     if not _FILE_NAME.fullmatch(file_name):
-        raise Problem("The file name must be plain and end in .onnx.", field="file_name")
+        raise Problem("The file name must be plain and end in .onnx or .pmml.", field="file_name")
     if not re.fullmatch(name_validator.regex, model_name):
         raise Problem(str(name_validator.message), field="model")
     if task and task not in Task.values:
         raise Problem(f"There is no task “{task}”.", field="task")
     if Model.objects.filter(project=project, name=model_name, archived_at__isnull=False).exists():
         raise Conflict("This model is archived; restore it before you add versions.", field="model")
+    kind = file_name.rpartition(".")[2]
     with received(stream, declared) as file:
         with tempfile.TemporaryDirectory(prefix="check-", dir=paths.scratch()) as scratch:
             facts = sandbox.run(
-                "engine.scan.tasks:check_onnx",
+                f"engine.scan.tasks:check_{kind}",
                 params={},
                 inputs={"file": file.path},
                 scratch=Path(scratch),
@@ -132,7 +133,10 @@ def version_upload(
             tags={"slipway.key": f"upload:{project.pk}:{model_name}:{file.sha256}"},
             run_name=f"{model_name} upload",
         )
-        uri = storage.put_file(file.path, run_id=run_id, artifact_path=f"upload/{file_name}")
+        # A PMML file is a source, and sources are folders: it lies alone in one, by one name whatever it was called,
+        # so that the same bytes sent again to this run leave the folder as it is.
+        place = f"upload/{file_name}" if kind == Format.ONNX else f"source/model.{kind}"
+        uri = storage.put_file(file.path, run_id=run_id, artifact_path=place)
         storage.cache_add(file.path, sha256=file.sha256)
         version = version_from_upload(
             actor=actor,
@@ -145,5 +149,6 @@ def version_upload(
             uri=uri,
             run_id=run_id,
             facts=facts,
+            framework=kind,
         )
     return version, file.sha256

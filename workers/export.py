@@ -103,7 +103,11 @@ def ingest(job: JobContext, params: IngestParams) -> Done:
         version.refresh_from_db()
         # What the scan could not follow is opened only when a person asks for it (and then in the sandbox).
         if version.state == "ready" and scanned["verdict"] == Verdict.CLEAN:
-            able = [name for name, entry in exporters().items() if entry.why_not(version.framework) is None]
+            able = [
+                name
+                for name, entry in exporters().items()
+                if entry.why_not(version.framework) is None and not getattr(entry, "on_request", False)
+            ]
             export_request(actor=None, version=version, exporters=able)
         return {"artifact": artifact.pk, "state": version.state}
 
@@ -192,12 +196,25 @@ def export_version(job: JobContext, params: ExportParams) -> Done | Later:
             )
             value = made.value
             job.progress(0.6, _parity_words(value["parity"]))
-            file = made_file(made, plugin.file_name, scratch / f"made-{plugin.file_name}")
+            wraps = hasattr(plugin, "wrap")
+            found = "model.onnx" if wraps else plugin.file_name
+            file = made_file(made, found, scratch / f"made-{found}")
         with job.step("check"):
             signature = value["signature"]
             if plugin.format == Format.ONNX:
                 # The child that wrote it also ran the model's own code: nothing it says makes the file clean.
                 signature = onnx_facts(job, file, scratch)["signature"]
+            elif wraps:
+                # Only the ONNX file is taken from that child; what is made of it is made again, elsewhere.
+                again = sandboxed(
+                    job,
+                    "engine.export.tasks:wrap",
+                    params={"exporter": params.exporter, "options": params.options},
+                    inputs={"file": file},
+                    scratch=scratch,
+                )
+                signature = again.value["signature"]
+                file = made_file(again, plugin.file_name, scratch / f"made-{plugin.file_name}")
             job.progress(0.7)
         with job.step("hash"):
             sha256, size = file_digest(file), file.stat().st_size

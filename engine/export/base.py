@@ -23,7 +23,10 @@ class Source:
 
 
 class Exporter(Protocol):
-    """name, label: for programs and people. format: of the artifact. file_name: of the one file written."""
+    """name, label: for programs and people. format: of the artifact. file_name: of the one file written.
+
+    One with `on_request = True` is not run by itself when a version comes in. One with a method `wrap` (see
+    `on_onnx.OnOnnx`) makes its artifact of an ONNX file, which it leaves in `out` as model.onnx."""
 
     name: str
     label: str

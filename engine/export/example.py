@@ -34,8 +34,11 @@ def rows_for(source: Path, given: Path | None, target: str) -> tuple[Rows, str]:
     return synthesize(described), "synthesized"
 
 
-def synthesize(described: signature.Signature) -> Rows:
-    """256 rows of normal numbers, whole numbers 0..9 and short words, always the same."""
+def synthesize(described: signature.Signature, values: dict[str, list[str]] | None = None) -> Rows:
+    """256 rows of normal numbers, whole numbers 0..9 and short words, always the same.
+
+    values: {input: what it may be} for inputs that take nothing else.
+    """
     import numpy as np
     import pandas
 
@@ -48,7 +51,10 @@ def synthesize(described: signature.Signature) -> Rows:
             width *= max(1, size)
         for index in range(width):
             name = each["name"] if width == 1 else f"x{index}" if len(inputs) == 1 else f"{each['name']}_{index}"
-            if each["datatype"] == "BYTES":
+            if values and name in values:
+                chosen = random.choice(values[name], _INVENTED)
+                columns[name] = chosen if each["datatype"] == "BYTES" else chosen.astype(np.float64)
+            elif each["datatype"] == "BYTES":
                 columns[name] = random.choice(["alpha", "beta", "gamma delta"], _INVENTED)
             elif each["datatype"].startswith("FP"):
                 columns[name] = random.normal(size=_INVENTED)

@@ -30,6 +30,7 @@ class MarExporter:
     label = "TorchServe archive"
     format = "mar"
     file_name = "model.mar"
+    on_request = True
 
     class Options(BaseModel):
         model_config = ConfigDict(extra="forbid")

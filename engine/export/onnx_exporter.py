@@ -16,6 +16,7 @@ from engine.export.base import Source
 _CONVERTERS = {
     "keras": "keras_model",
     "lightgbm": "boosting",
+    "pmml": "pmml",
     "pytorch": "pytorch",
     "sklearn": "scikit_learn",
     "tensorflow": "keras_model",

@@ -67,25 +67,7 @@ class PmmlExporter:
         }
 
     def score(self, artifact: Path, rows: Rows, labels: list[Any] | None) -> Outputs:
-        """Evaluates in a Java virtual machine inside this process, which can only be started once."""
-        import numpy as np
-        import pandas
-        from jpmml_evaluator import make_evaluator
-
-        _java(None)
-        evaluator = make_evaluator(str(artifact), backend="jpype").verify()
-        fields = [field.getName() for field in evaluator.getInputFields()]
-        missing = [name for name in fields if name not in rows.columns]
-        if missing:
-            raise EngineError(f"The rows have no column '{missing[0][:60]}'.", field="rows", code="rows")
-        data = {name: _plain(rows.column(name)) for name in fields}
-        results = evaluator.evaluateAll(pandas.DataFrame(data))
-        target = evaluator.getTargetFields()[0].getName()
-        if labels is None:
-            return Outputs(None, results[target].to_numpy(dtype=np.float64).reshape(len(rows), -1))
-        names = [f"probability({label})" for label in labels]
-        scores = results[names].to_numpy(dtype=np.float64) if set(names) <= set(results.columns) else None
-        return Outputs(results[target].to_numpy(), scores)
+        return pmml_outputs(artifact, rows, labels)
 
     def _signature(self, fields: list[str], rows: Rows, labels: list[Any] | None) -> signature.Signature:
         inputs = [
@@ -95,6 +77,31 @@ class PmmlExporter:
         outputs = [signature.tensor("target", "FP64" if labels is None else _label_type(labels), [-1])]
         outputs += [signature.tensor(f"probability({label})", "FP64", [-1]) for label in labels or []]
         return {"inputs": inputs, "outputs": outputs}
+
+
+def pmml_outputs(artifact: Path, rows: Rows, labels: list[Any] | None) -> Outputs:
+    """What jpmml-evaluator predicts: in a Java virtual machine inside this process, which can only be started once.
+
+    labels: the classes, whose `probability(...)` outputs are the scores; None for a regression.
+    """
+    import numpy as np
+    import pandas
+    from jpmml_evaluator import make_evaluator
+
+    _java(None)
+    evaluator = make_evaluator(str(artifact), backend="jpype").verify()
+    fields = [field.getName() for field in evaluator.getInputFields()]
+    missing = [name for name in fields if name not in rows.columns]
+    if missing:
+        raise EngineError(f"The rows have no column '{missing[0][:60]}'.", field="rows", code="rows")
+    data = {name: _plain(rows.column(name)) for name in fields}
+    results = evaluator.evaluateAll(pandas.DataFrame(data))
+    target = evaluator.getTargetFields()[0].getName()
+    if labels is None:
+        return Outputs(None, results[target].to_numpy(dtype=np.float64).reshape(len(rows), -1))
+    names = [f"probability({label})" for label in labels]
+    scores = results[names].to_numpy(dtype=np.float64) if set(names) <= set(results.columns) else None
+    return Outputs(results[target].to_numpy(), scores)
 
 
 def _label_type(labels: list[Any]) -> str:

@@ -25,6 +25,7 @@ class SavedModelExporter:
     label = "SavedModel"
     format = "saved-model"
     file_name = "saved-model.tar"
+    on_request = True
 
     class Options(BaseModel):
         model_config = ConfigDict(extra="forbid")

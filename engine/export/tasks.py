@@ -39,6 +39,18 @@ def prove(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict
     return {"rows": len(_source_outputs(source, rows.head(_MOST_ROWS))), "rows_from": origin}
 
 
+def wrap(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Makes the artifact of an exporter on ONNX out of inputs["file"], which is checked first: for a fresh process,
+    because what ran the model's own code may have written anything. params: exporter, options. {"signature"}."""
+    from engine.scan.tasks import check_onnx_file
+
+    plugin: Any = exporter(str(params.get("exporter")))
+    options = options_of(plugin, params.get("options") or {})
+    described = check_onnx_file(inputs["file"])["signature"]
+    plugin.wrap(inputs["file"], out / plugin.file_name, described, options)
+    return {"signature": described}
+
+
 def convert(
     plugin: Exporter, options: Any, params: dict[str, Any], inputs: dict[str, Path], out: Path
 ) -> dict[str, Any]:
@@ -73,7 +85,8 @@ def _framework(folder: Path) -> str:
     from engine.scan import mlmodel
 
     if folder.is_file() or not (folder / "MLmodel").exists():
-        return "onnx"
+        documents = [folder] if folder.is_file() else list(folder.iterdir())
+        return "pmml" if any(each.suffix == ".pmml" for each in documents) else "onnx"
     return mlmodel.flavor_of(mlmodel.read_yaml(folder / "MLmodel", "MLmodel"))[0]
 
 
@@ -84,6 +97,11 @@ def _rows(source: Source, given: Path | None, target: str) -> tuple[Rows, str]:
         from engine.scan.tasks import check_onnx_file
 
         return example.synthesize(check_onnx_file(source_of("onnx").load(source.folder))["signature"]), "synthesized"
+    if given is None and source.framework == "pmml":
+        from engine.scan.pmml import check_pmml_file
+
+        described = check_pmml_file(source_of("pmml").load(source.folder))
+        return example.synthesize(described["signature"], described["values"]), "synthesized"
     return example.rows_for(source.folder, given, target)
 
 

