@@ -23,6 +23,8 @@ check: install-test  ## Style, types, import direction, Django's own checks
 	$(BIN)/python manage.py check --deploy --fail-level WARNING
 	$(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 
+# Both runs of the tests use the same prepared environments.
+pytest: export SLIPWAY_TEST_ENVIRONMENTS ?= $(CURDIR)/.slipway/test-environments
 pytest: install-test
 	@$(BIN)/python -m slipway.launch.browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not e2e and not chaos" $(PYTEST_ARGS)

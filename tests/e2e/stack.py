@@ -76,6 +76,7 @@ class Stack:
         self.up: subprocess.Popen[bytes] | None = None
         # Where prepared environments (100 MB from a registry) outlive a test run.
         if kept_environments := os.environ.get("SLIPWAY_TEST_ENVIRONMENTS"):
+            Path(kept_environments).mkdir(parents=True, exist_ok=True)
             (self.home / "environments").symlink_to(kept_environments)
 
     # Life

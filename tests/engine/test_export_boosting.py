@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -77,11 +76,9 @@ print(json.dumps(said))
 
 
 @pytest.fixture(scope="session")
-def boosting_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def boosting_python(environments_root: Path) -> Path:
     """The environment of XGBoost and LightGBM, made from the lock as a worker does."""
-    kept = os.environ.get("SLIPWAY_TEST_ENVIRONMENTS")
-    root = Path(kept) if kept else tmp_path_factory.mktemp("environments")
-    return environments.prepare(LOCK, root, print, ("xgboost", "lightgbm", "onnxmltools"))
+    return environments.prepare(LOCK, environments_root, print, ("xgboost", "lightgbm", "onnxmltools"))
 
 
 @pytest.fixture(scope="session")

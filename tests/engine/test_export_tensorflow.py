@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tarfile
 from pathlib import Path
@@ -24,11 +23,9 @@ PROVE = ("tensorflow", "keras", "tf2onnx", "onnxruntime", "pandas", "pydantic", 
 
 
 @pytest.fixture(scope="session")
-def tensorflow_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tensorflow_python(environments_root: Path) -> Path:
     """The TensorFlow environment, made from the lock as a worker does; 1.8 GB, so kept where someone says so."""
-    kept = os.environ.get("SLIPWAY_TEST_ENVIRONMENTS")
-    root = Path(kept) if kept else tmp_path_factory.mktemp("environments")
-    return environments.prepare(ROOT / "locks" / "tensorflow.txt", root, print, PROVE)
+    return environments.prepare(ROOT / "locks" / "tensorflow.txt", environments_root, print, PROVE)
 
 
 @pytest.fixture(scope="session")

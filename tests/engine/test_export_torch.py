@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import subprocess
 import sysconfig
 import zipfile
@@ -31,11 +30,11 @@ LIMITS = Limits(seconds=120, memory_mb=6144)
 
 
 @pytest.fixture(scope="session")
-def torch_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def torch_python(environments_root: Path) -> Path:
     """The PyTorch environment, made from the lock as a worker does (1.2 GB; a kept one where there is one)."""
-    kept = os.environ.get("SLIPWAY_TEST_ENVIRONMENTS")
-    root = Path(kept) if kept else tmp_path_factory.mktemp("torch-environments")
-    return environments.prepare(ROOT / "locks" / "torch.txt", root, print, ("torch", "onnxscript", "onnxruntime"))
+    return environments.prepare(
+        ROOT / "locks" / "torch.txt", environments_root, print, ("torch", "onnxscript", "onnxruntime")
+    )
 
 
 @pytest.fixture(scope="session")
