@@ -177,6 +177,22 @@ def test_place_takes_provider_and_upstream_over_the_api(project, artifacts, as_u
     assert Entry.objects.get(action="deployment.place").data["upstream"] == UPSTREAM
 
 
+def test_ort_file_is_served_when_it_is_signed(project, artifacts) -> None:
+    from deployments import desired
+    from registry.signing import attest
+
+    artifact = artifacts[0]
+    artifact.format, artifact.file_name = "ort", "model.ort"
+    named = {"format": "ort", "sha256": artifact.sha256, "size": artifact.size, "file_name": "model.ort"}
+    artifact.attestation = attest(artifact.version, **named)
+    artifact.save()
+    services.endpoint_create(actor=None, project=project, name="edge", artifact=artifact)
+    document = desired.document() if hasattr(desired, "document") else None
+    assert document is not None
+    row = next(each for each in document["endpoints"] if each["name"] == "edge")["deployments"][0]
+    assert row["artifact"]["format"] == "ort" and row["artifact"]["sha256"] == artifact.sha256
+
+
 def test_any_format_may_be_forwarded_and_rejected_ones_never(project, artifacts) -> None:
     artifact = artifacts[0]
     artifact.format = "saved-model"

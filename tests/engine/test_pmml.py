@@ -163,7 +163,7 @@ def test_fields_are_rounded_when_they_are_floats(tmp_path: Path) -> None:
     text = tree('noTrueChildStrategy="returnLastPrediction"', split).replace(
         "</MiningSchema>", f"</MiningSchema>{derived}"
     )
-    # 0.1 as a float is more than 0.1; so is the threshold. The next float is not.
+    # 0.1 as a float is more than 0.1, and so is the threshold; the next float is beyond both.
     assert answers(text, tmp_path, [0.1, float(np.float32(0.1)), 0.10000001]) == [1.0, 1.0, 9.0]
 
 
@@ -213,8 +213,8 @@ def test_conversion_is_refused_when_the_document_is_wrong(change: tuple[str, str
 
 def test_conversion_is_refused_when_fields_double_for_ever(tmp_path: Path) -> None:
     steps = "".join(
-        f'<DerivedField name="d{i}" optype="continuous" dataType="double"><Apply function="+"><FieldRef field="{before}"/>'
-        f'<FieldRef field="{before}"/></Apply></DerivedField>'
+        f'<DerivedField name="d{i}" optype="continuous" dataType="double"><Apply function="+">'
+        f'<FieldRef field="{before}"/><FieldRef field="{before}"/></Apply></DerivedField>'
         for i, before in enumerate(["a", *(f"d{i}" for i in range(60))])
     )
     text = document(LINEAR.replace('name="a" coefficient', 'name="d60" coefficient'))

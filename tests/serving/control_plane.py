@@ -17,6 +17,7 @@ def deployment(
     mode: str = "live",
     version: str | None = None,
     signature: Any = None,
+    form: str = "onnx",
 ) -> dict[str, Any]:
     digest = hashlib.sha256(data).hexdigest()
     signed = {} if signature is None else {"signature": signature}
@@ -25,7 +26,7 @@ def deployment(
         "version": version or ident,
         "weight": weight,
         "mode": mode,
-        "artifact": {"sha256": digest, "format": "onnx", "size": len(data), **signed},
+        "artifact": {"sha256": digest, "format": form, "size": len(data), **signed},
     }
 
 

@@ -105,6 +105,21 @@ def test_old_version_keeps_answering_when_the_new_artifact_is_corrupt(
     assert set(load.stop()) == {1.0, 2.0}
 
 
+def test_ort_file_takes_over_when_its_onnx_answered_before(serve: Serve, control: ControlPlane, tmp_path: Path) -> None:
+    from engine.export.ort_exporter import OrtExporter
+
+    onnx_file, ort_file = tmp_path / "model.onnx", tmp_path / "model.ort"
+    onnx_file.write_bytes(models.constant(2))
+    OrtExporter().wrap(onnx_file, ort_file, {}, OrtExporter.Options())
+    old, new = control.add(models.constant(1)), control.add(ort_file.read_bytes())
+    control.publish(endpoint("m", deployment("1", old)))
+    server = follow(serve, control, tmp_path).wait_ready("m")
+    assert value(server) == 1.0
+    control.publish(endpoint("m", deployment("2", new, form="ort")))
+    wait_until(lambda: value(server) == 2.0)
+    wait_until(lambda: control.state("2").get("state") == "ready")
+
+
 def test_old_version_keeps_answering_when_the_new_one_is_no_model(
     serve: Serve, control: ControlPlane, tmp_path: Path
 ) -> None:
