@@ -23,7 +23,7 @@ function choose(chosen) {
   fail("");
   $("chosen").textContent = `${file.name} · ${size(file.size)}`;
   const name = form.elements.model;
-  if (!name.value) name.value = file.name.replace(/\.onnx$/i, "");
+  if (!name.value) name.value = file.name.replace(/\.(onnx|pmml)$/i, "");
 }
 
 function problem() {
@@ -61,7 +61,7 @@ if (form) {
   $("stop").addEventListener("click", () => request?.abort());
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    if (!file || !/\.onnx$/i.test(file.name)) return fail(form.dataset.notOnnx);
+    if (!file || !/\.(onnx|pmml)$/i.test(file.name)) return fail(form.dataset.notOnnx);
     if (file.size > Number(form.dataset.limit) * 1024 * 1024) return fail(form.dataset.tooLarge);
     send();
   });

@@ -187,9 +187,7 @@ def test_ort_file_is_served_when_it_is_signed(project, artifacts) -> None:
     artifact.attestation = attest(artifact.version, **named)
     artifact.save()
     services.endpoint_create(actor=None, project=project, name="edge", artifact=artifact)
-    document = desired.document() if hasattr(desired, "document") else None
-    assert document is not None
-    row = next(each for each in document["endpoints"] if each["name"] == "edge")["deployments"][0]
+    row = next(each for each in desired.document()["endpoints"] if each["name"] == "edge")["deployments"][0]
     assert row["artifact"]["format"] == "ort" and row["artifact"]["sha256"] == artifact.sha256
 
 

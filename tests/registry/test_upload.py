@@ -277,3 +277,23 @@ def test_pmml_is_refused_and_leaves_nothing_when_it_is_hostile(content: bytes, w
     body = problem(send(api, content, file_name="model.pmml"), 422, field="file")
     assert words in body["detail"]
     nothing_left()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_pmml_becomes_onnx_when_its_export_job_runs(api) -> None:
+    import workers.export  # noqa: F401 - declares the kind
+    from slipway.jobs.kernel import execute
+    from slipway.jobs.kinds import kind_of
+    from slipway.jobs.models import Job
+
+    send(api, PMML, file_name="model.pmml")
+    job = Job.objects.get(kind="export")
+    execute(kind_of("export"), job.pk)
+    job.refresh_from_db()
+    assert job.state == "succeeded", job.reason
+    artifact = Artifact.objects.get(format="onnx")
+    assert (
+        artifact.parent is not None and artifact.parent.format == "source" and artifact.recipe["environment"] == "pmml"
+    )
+    assert artifact.parity["passed"] and artifact.parity["max_abs"] == 0 and artifact.signed is not None
+    assert artifact.signature["inputs"] == [{"name": "a", "datatype": "FP64", "shape": [-1, 1]}]

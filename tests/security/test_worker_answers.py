@@ -12,6 +12,7 @@ import pytest
 from engine.errors import EngineError
 from engine.sandbox import SandboxResult
 from registry.models import Version
+from tests.engine.onnx_files import relu
 from workers import common, export
 
 ANSWER = {
@@ -51,22 +52,27 @@ def exporting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     """Runs an export whose child wrote `content` and answered `answer`; gives what would have been stored."""
     stored: list[Path] = []
 
-    def run(version: Version, answer: dict[str, Any], content: bytes | None) -> list[Path]:
+    def run(version: Version, answer: dict[str, Any], content: bytes | None, name: str = "onnx") -> list[Path]:
         out = tmp_path / "out"
         out.mkdir()
         if content is not None:
             (out / "model.onnx").write_bytes(content)
+            (out / "model.ort").write_bytes(b"whatever the child likes")
         made = SandboxResult(value={**ANSWER, **answer}, files=out, seconds=1.0, peak_memory_mb=1.0)
         monkeypatch.setattr(export, "scratch_folder", lambda job: contextlib.nullcontext(tmp_path))
         monkeypatch.setattr(export, "source_folder", lambda version, target: tmp_path)
         monkeypatch.setattr(export, "evaluation_rows", lambda version: (None, None))
-        monkeypatch.setattr(export, "sandboxed", lambda *args, **kwargs: made)
+
+        def child(job: Any, task: str, **more: Any) -> SandboxResult:
+            return made if task == "engine.export.tasks:export" else common.sandboxed(job, task, **more)
+
+        monkeypatch.setattr(export, "sandboxed", child)
         monkeypatch.setattr(export, "job_run", lambda *args: "run")
         monkeypatch.setattr(export.gateway, "run_log", lambda *args, **kwargs: None)
         monkeypatch.setattr(export.gateway, "run_finish", lambda *args, **kwargs: None)
         monkeypatch.setattr(export.storage, "put_file", lambda path, **kwargs: stored.append(path) or "uri")
         monkeypatch.setattr(export.storage, "cache_add", lambda path, **kwargs: stored.append(path))
-        params = export.ExportParams(version_id=version.pk, exporter="onnx")
+        params = export.ExportParams(version_id=version.pk, exporter=name)
         export.export_version(Job(), params)  # type: ignore[arg-type]
         return stored
 
@@ -95,6 +101,21 @@ def test_export_refuses_its_file_when_the_child_only_says_that_it_is_fit(
 ) -> None:
     with pytest.raises(EngineError) as refused:
         exporting(new_version(framework="sklearn"), {"file": "model.onnx", "format": "onnx"}, b"not ONNX at all")
+    assert refused.value.field == "file"
+
+
+def test_ort_file_is_made_again_of_the_checked_onnx_file_when_the_child_wrote_its_own(
+    exporting: Callable[..., list[Path]], new_version: Callable[..., Version]
+) -> None:
+    stored = exporting(new_version(framework="sklearn"), {"format": "ort"}, relu().SerializeToString(), "ort")
+    assert stored and all(path.read_bytes()[4:8] == b"ORTM" for path in stored)
+
+
+def test_ort_file_is_refused_when_the_onnx_file_is_unfit(
+    exporting: Callable[..., list[Path]], new_version: Callable[..., Version]
+) -> None:
+    with pytest.raises(EngineError) as refused:
+        exporting(new_version(framework="sklearn"), {"format": "ort"}, b"not ONNX at all", "ort")
     assert refused.value.field == "file"
 
 
