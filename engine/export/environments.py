@@ -106,7 +106,7 @@ def _install_by_pip(pinned: Path, python: str, say: Callable[[str], None]) -> No
     except EngineError as error:
         raise EngineError(
             f"pip found no build that {pinned.name} allows: set PIP_FIND_LINKS to a folder with its wheel, or "
-            "PIP_EXTRA_INDEX_URL to an index of CPU builds, such as https://download.pytorch.org/whl/cpu.",
+            "PIP_EXTRA_INDEX_URL to PyTorch's own index of CPU builds.",
             code="environment",
         ) from error
     built: list[str] = []
