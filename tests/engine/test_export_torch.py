@@ -248,7 +248,7 @@ def test_scan_sorts_models_when_torch_itself_wrote_them(name: str, verdict: str,
 
 def test_exporters_say_whom_they_serve_when_asked() -> None:
     able = {name for name, each in exporters().items() if each.why_not("pytorch") is None}
-    assert able == {"onnx", "torchscript", "mar"}
+    assert able == {"onnx", "ort", "triton", "torchscript", "mar"}
     assert {exporter(name).environment("pytorch") for name in able} == {"torch"}
     assert "model of sklearn" in str(exporter("torchscript").why_not("sklearn"))
     assert "model of sklearn" in str(exporter("mar").why_not("sklearn"))
