@@ -34,19 +34,8 @@ def run_ensure(experiment: str, *, tags: Mapping[str, str], run_name: str) -> st
     if not key:
         raise ValueError(f"run_ensure needs the tag {KEY}.")
     experiment_id = experiment_ensure(experiment)
-    found = call(
-        "POST",
-        "runs/search",
-        doing="looking for a run",
-        body={
-            "experiment_ids": [experiment_id],
-            "filter": f"tags.`{KEY}` = {quoted(key)}",
-            "max_results": 1,
-            "order_by": ["attributes.start_time ASC"],
-        },
-    )
-    if runs := found.get("runs"):
-        return str(runs[0]["info"]["run_id"])
+    if found := _runs_of(experiment_id, key):
+        return found[0]
     made = call(
         "POST",
         "runs/create",
@@ -58,7 +47,27 @@ def run_ensure(experiment: str, *, tags: Mapping[str, str], run_name: str) -> st
             "tags": _rows(tags, _LONGEST_TAG),
         },
     )
-    return str(made["run"]["info"]["run_id"])
+    # Another attempt may have made one between our looking and our making: the older one is the one.
+    own, first = str(made["run"]["info"]["run_id"]), _runs_of(experiment_id, key)[0]
+    if own != first:
+        _run_delete(own)
+    return first
+
+
+def _runs_of(experiment_id: str, key: str) -> list[str]:
+    """Ids of the runs with a key, the oldest first."""
+    body = {
+        "experiment_ids": [experiment_id],
+        "filter": f"tags.`{KEY}` = {quoted(key)}",
+        "max_results": 10,
+        "order_by": ["attributes.start_time ASC"],
+    }
+    found = call("POST", "runs/search", doing="looking for a run", body=body)
+    return [str(run["info"]["run_id"]) for run in found.get("runs", [])]
+
+
+def _run_delete(run_id: str) -> None:
+    call("POST", "runs/delete", doing="deleting a run", body={"run_id": run_id})
 
 
 def experiment_ensure(name: str) -> str:
@@ -113,7 +122,13 @@ def run_log(
 
 
 def run_finish(run_id: str, *, status: str = "FINISHED") -> None:
-    """Ends a run as FINISHED, FAILED or KILLED."""
+    """Ends a run as FINISHED, FAILED or KILLED. One that a dying attempt asked for with the same key, and that came
+    about after we had looked, is deleted."""
+    run = call("GET", "runs/get", doing="reading a run", params={"run_id": run_id})["run"]
+    keys = [tag["value"] for tag in run["data"].get("tags", []) if tag["key"] == KEY]
+    for other in _runs_of(str(run["info"]["experiment_id"]), keys[0]) if keys else []:
+        if other != run_id:
+            _run_delete(other)
     body = {"run_id": run_id, "status": status, "end_time": _now()}
     call("POST", "runs/update", doing="finishing a run", body=body)
 

@@ -43,6 +43,23 @@ def test_run_ensure_finds_the_former_run_when_repeated() -> None:
     assert gateway.run_read(first).tags["slipway.job"] == "7"
 
 
+def test_second_run_is_gone_when_a_dying_attempt_made_it_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = uuid.uuid4().hex
+    first = gateway.run_ensure("tests", tags={"slipway.key": key}, run_name="export")
+    looked, asked = [], gateway._runs_of
+    # Frozen between its looking and its making: it saw none.
+    with monkeypatch.context() as frozen:
+        frozen.setattr(gateway, "_runs_of", lambda *named: asked(*named) if looked else looked.append(1) or [])
+        assert gateway.run_ensure("tests", tags={"slipway.key": key}, run_name="export") == first
+    body = {
+        "experiment_id": gateway.experiment_ensure("tests"), "run_name": "late", "start_time": gateway._now(),
+        "tags": [{"key": "slipway.key", "value": key}],
+    }  # fmt: skip
+    late = gateway.call("POST", "runs/create", doing="creating a run", body=body)["run"]["info"]["run_id"]
+    gateway.run_finish(first)
+    assert asked(body["experiment_id"], key) == [first] and late != first
+
+
 def test_run_ensure_brings_the_experiment_back_when_it_was_deleted() -> None:
     run_id = gateway.run_ensure("gone", tags={"slipway.key": "gone:1"}, run_name="r")
     experiment_id = gateway.run_read(run_id).experiment_id
