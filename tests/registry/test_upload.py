@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from django.db.models.functions import Now
 from django.test import Client
 
 from deployments.models import DesiredState
@@ -288,6 +289,12 @@ def test_pmml_becomes_onnx_when_its_export_job_runs(api) -> None:
 
     send(api, PMML, file_name="model.pmml")
     job = Job.objects.get(kind="export")
+    execute(kind_of("export"), job.pk)
+    job.refresh_from_db()
+    # First its environment is prepared, by a job of its own.
+    assert job.state == "queued" and "Waits for the environment pmml" in job.reason
+    execute(kind_of("prepare"), Job.objects.get(kind="prepare").pk)
+    Job.objects.filter(pk=job.pk).update(available_at=Now())
     execute(kind_of("export"), job.pk)
     job.refresh_from_db()
     assert job.state == "succeeded", job.reason
