@@ -97,6 +97,16 @@ def artifact_file(artifact: Artifact) -> Path:
     return storage.fetch_file(artifact.uri, sha256=artifact.sha256, size_limit=FETCH_LIMIT)
 
 
+def source_and_rows(version: Version, scratch: Path) -> tuple[dict[str, Path], Dataset | None]:
+    """What a task that compares with a version's source is given, {"source"} and where there are any {"rows"}, and the
+    data set of these rows."""
+    inputs = {"source": source_folder(version, scratch / "source")}
+    dataset, rows = evaluation_rows(version)
+    if rows and dataset:
+        inputs["rows"] = placed(rows, scratch / dataset.file_name)
+    return inputs, dataset
+
+
 def evaluation_rows(version: Version) -> tuple[Dataset | None, Path | None]:
     """The newest evaluation set of the version, or of its model, with its file."""
     dataset = version.datasets.filter(role=DatasetRole.EVALUATION).first()

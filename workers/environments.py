@@ -24,7 +24,7 @@ from registry.models import Environment, EnvironmentState, Version
 from slipway import paths
 from slipway.jobs.context import JobContext
 from slipway.jobs.kinds import Done, Later, job_kind
-from workers.common import evaluation_rows, placed, sandboxed, scratch_folder, source_folder
+from workers.common import sandboxed, scratch_folder, source_and_rows
 
 PROVE_LIMITS = Limits(seconds=300, memory_mb=6144)
 LOOK_S = 2.0
@@ -42,17 +42,13 @@ def prepare(job: JobContext, params: PrepareParams) -> Done:
     with scratch_folder(job) as scratch, prepared(job, params.name) as python:
         job.progress(0.7, "Installed.")
         with job.step("fetch"):
-            source = source_folder(version, scratch / "source")
-            dataset, rows = evaluation_rows(version)
+            inputs, dataset = source_and_rows(version, scratch)
         with job.step("prove"):
             proof = sandboxed(
                 job,
                 "engine.export.tasks:prove",
                 params={"framework": version.framework, "target": dataset.target if dataset else "target"},
-                inputs={
-                    "source": source,
-                    **({"rows": placed(rows, scratch / dataset.file_name)} if rows and dataset else {}),
-                },
+                inputs=inputs,
                 scratch=scratch,
                 limits=PROVE_LIMITS,
                 python=python,

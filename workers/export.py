@@ -23,14 +23,13 @@ from slipway.jobs.kinds import Done, Later, job_kind
 from slipway.jobs.services import submit
 from workers.common import (
     FETCH_LIMIT,
-    evaluation_rows,
     file_digest,
     made_file,
     onnx_facts,
     placed,
     sandboxed,
     scratch_folder,
-    source_folder,
+    source_and_rows,
 )
 from workers.environments import prepared, waits_for
 from workers.refusals import SCAN_LIMITS, refused, scanned_source
@@ -172,8 +171,7 @@ def export_version(job: JobContext, params: ExportParams) -> Done | Later:
         return later
     with scratch_folder(job) as scratch, prepared(job, environment) if environment else nullcontext() as python:
         with job.step("fetch"):
-            source = source_folder(version, scratch / "source")
-            dataset, rows = evaluation_rows(version)
+            inputs, dataset = source_and_rows(version, scratch)
             job.progress(0.2)
         with job.step("convert"):
             made = sandboxed(
@@ -186,10 +184,7 @@ def export_version(job: JobContext, params: ExportParams) -> Done | Later:
                     "framework": version.framework,
                     "target": dataset.target if dataset else "target",
                 },
-                inputs={
-                    "source": source,
-                    **({"rows": placed(rows, scratch / dataset.file_name)} if rows and dataset else {}),
-                },
+                inputs=inputs,
                 scratch=scratch,
                 limits=EXPORT_LIMITS,
                 python=python,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,8 +48,9 @@ class Exporter(Protocol):
         """What the written artifact predicts for `rows`. Runs in the sandbox."""
 
 
+@cache
 def exporters() -> dict[str, Exporter]:
-    """All exporters by name; imports no framework."""
+    """All exporters by name, looked for once; imports no framework."""
     return plugins.discover("engine.export", GROUP, ["why_not", "environment", "export", "score"])
 
 

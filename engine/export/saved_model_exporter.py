@@ -11,13 +11,13 @@ from pydantic import BaseModel, ConfigDict
 from engine.evaluate.outputs import Outputs
 from engine.evaluate.rows import Rows
 from engine.export.base import Source
+from engine.export.on_tensorflow import OnTensorFlow
 from engine.formats import archive
 
-_FRAMEWORKS = ("keras", "tensorflow")
 _VERSION = "1"  # TensorFlow Serving takes numbered folders and serves the highest
 
 
-class SavedModelExporter:
+class SavedModelExporter(OnTensorFlow):
     """`1/saved_model.pb` and what belongs to it, with the signature `serving_default`. An artifact is one file, so
     the folder is an uncompressed tar."""
 
@@ -25,18 +25,9 @@ class SavedModelExporter:
     label = "SavedModel"
     format = "saved-model"
     file_name = "saved-model.tar"
-    on_request = True
 
     class Options(BaseModel):
         model_config = ConfigDict(extra="forbid")
-
-    def why_not(self, framework: str) -> str | None:
-        if framework in _FRAMEWORKS:
-            return None
-        return f"SavedModel export of {framework} models is not available; Keras and TensorFlow models are."
-
-    def environment(self, framework: str) -> str | None:
-        return "tensorflow"
 
     def export(self, source: Source, rows: Rows, out: Path, options: Options) -> dict[str, Any]:
         """{"signature", "opset": None, "labels": None}."""

@@ -13,31 +13,22 @@ from engine.evaluate import outputs
 from engine.evaluate.outputs import Outputs
 from engine.evaluate.rows import Rows
 from engine.export.base import Source
+from engine.export.on_tensorflow import OnTensorFlow
 from engine.formats import signature
 
-_FRAMEWORKS = ("keras", "tensorflow")
 _SIGNATURE = "serving_default"
 
 
-class TFLiteExporter:
+class TFLiteExporter(OnTensorFlow):
     """A flat file of TFLite's built-in operations, with the signature `serving_default` and an open batch."""
 
     name = "tflite"
     label = "TensorFlow Lite"
     format = "tflite"
     file_name = "model.tflite"
-    on_request = True
 
     class Options(BaseModel):
         model_config = ConfigDict(extra="forbid")
-
-    def why_not(self, framework: str) -> str | None:
-        if framework in _FRAMEWORKS:
-            return None
-        return f"TensorFlow Lite export of {framework} models is not available; Keras and TensorFlow models are."
-
-    def environment(self, framework: str) -> str | None:
-        return "tensorflow"
 
     def export(self, source: Source, rows: Rows, out: Path, options: Options) -> dict[str, Any]:
         """{"signature", "opset": None, "labels": None}. EngineError(code="unsupported") for operations that TFLite

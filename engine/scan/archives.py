@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from engine.scan.archive_kinds import TarEntry, tar_entries, zip_count, zip_entries
+from engine.scan.archive_kinds import tar_entries, zip_count, zip_entries
 from engine.scan.magic import kind_of
 from engine.scan.names import Names, printable
 
@@ -146,6 +146,3 @@ def _look_into(name: str, stream: IO[bytes], size: int, budget: Budget, depth: i
 def _rest(stream: IO[bytes]) -> Iterator[Any]:
     while chunk := stream.read(_CHUNK):
         yield chunk
-
-
-__all__ = ["KINDS", "TarEntry", "problem"]

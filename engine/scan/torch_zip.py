@@ -17,7 +17,6 @@ from typing import IO
 from engine.scan import pickles
 from engine.scan.magic import kind_of
 from engine.scan.verdict import Findings
-from engine.scan.zips import check_zip
 
 SUFFIXES = {".pt", ".pth", ".pt2"}
 _MAX_PICKLE = 64 * 1024 * 1024
@@ -33,19 +32,18 @@ _RAW = ("weight_", "tensor_")
 
 
 def scan_torch(path: Path, name: str, findings: Findings) -> None:
-    """Adds what the archive at `path` holds; anything that torch would unpickle and nobody can follow is rejected."""
+    """Adds what the archive at `path` holds, which `archives.problem` has found fit, with the archives within it;
+    anything that torch would unpickle and nobody can follow is rejected."""
     with path.open("rb") as file:
-        _scan(file, path.stat().st_size, name, findings, exported=path.suffix.lower() == ".pt2")
+        _scan(file, name, findings, exported=path.suffix.lower() == ".pt2")
 
 
-def _scan(file: IO[bytes], size: int, name: str, findings: Findings, exported: bool) -> None:
+def _scan(file: IO[bytes], name: str, findings: Findings, exported: bool) -> None:
     if kind_of(file.read(512)) != "zip archive":
         # Before 1.6 torch wrote pickles and tars with raw numbers between, which no reader of pickles follows.
         findings.add("rejected", name, "This is no archive of PyTorch 1.6 or newer: save it again with torch.save.")
         return
     file.seek(0)
-    if not check_zip(file, size, name, findings):
-        return
     try:
         with zipfile.ZipFile(file) as archive:
             (_scan_program if exported else _scan_saved)(archive, name, findings)
@@ -80,7 +78,7 @@ def _scan_program(archive: zipfile.ZipFile, name: str, findings: Findings) -> No
         part = f"{name}:{entry.filename}"
         content = _read(archive, entry, _MAX_NESTED, part, findings)
         if content is not None:
-            _scan(io.BytesIO(content), len(content), part, findings, exported=False)
+            _scan(io.BytesIO(content), part, findings, exported=False)
 
 
 def _raw_parts(archive: zipfile.ZipFile) -> set[str]:

@@ -18,8 +18,8 @@ from tests.chaos.faults import Board, Faults, Workers
 from tests.e2e.small import classifier
 from tests.e2e.stack import Stack, until
 
-JOBS = int(os.environ.get("CHAOS_JOBS", "100"))
-KILLS = int(os.environ.get("CHAOS_KILLS", "20"))
+JOBS = int(os.environ.get("CHAOS_JOBS", "150"))
+KILLS = int(os.environ.get("CHAOS_KILLS", "30"))
 SEED = int(os.environ.get("CHAOS_SEED", "7"))
 SETTLE = 60.0  # seconds after the last fault in which every job must have ended
 LONGEST = 60 + JOBS * 1.2  # seconds of faults

@@ -60,8 +60,7 @@ def exporting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
             (out / "model.ort").write_bytes(b"whatever the child likes")
         made = SandboxResult(value={**ANSWER, **answer}, files=out, seconds=1.0, peak_memory_mb=1.0)
         monkeypatch.setattr(export, "scratch_folder", lambda job: contextlib.nullcontext(tmp_path))
-        monkeypatch.setattr(export, "source_folder", lambda version, target: tmp_path)
-        monkeypatch.setattr(export, "evaluation_rows", lambda version: (None, None))
+        monkeypatch.setattr(export, "source_and_rows", lambda version, scratch: ({"source": tmp_path}, None))
 
         def child(job: Any, task: str, **more: Any) -> SandboxResult:
             return made if task == "engine.export.tasks:export" else common.sandboxed(job, task, **more)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,8 +33,9 @@ class SourceKind(Protocol):
         """Class names in the order of the scores, as JSON values; None where there are none."""
 
 
+@cache
 def sources() -> dict[str, SourceKind]:
-    """All kinds by framework; imports no framework."""
+    """All kinds by framework, looked for once; imports no framework."""
     return plugins.discover("engine.export.sources", GROUP, ["load", "predictions", "class_labels"])
 
 

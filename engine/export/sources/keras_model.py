@@ -8,36 +8,19 @@ from typing import Any
 from pydantic import BaseModel
 
 from engine.errors import EngineError
-from engine.evaluate.outputs import Outputs
-from engine.evaluate.rows import Rows
 from engine.export.sources import tensorflow_graph as graphs
-from engine.export.sources.tensorflow_graph import Graph
+from engine.export.sources.tensorflow_graph import Graph, GraphSource
 from engine.formats.signature import Signature
 
 
-class KerasSource:
+class KerasSource(GraphSource):
     """Sequential and functional models made of Keras's own layers."""
 
     name = "keras"
     label = "Keras"
-    environment: str | None = "tensorflow"
 
     class Options(BaseModel):
         """None."""
-
-    def load(self, folder: Path) -> Graph:
-        """The model of an MLflow folder, or of a .keras file. Sandbox only, although Keras refuses code in it."""
-        from engine.export.sources.tensorflow_model import saved_model
-
-        path, recorded = graphs.stored(folder)
-        return keras_file(path, recorded) if path.is_file() else saved_model(path, recorded)
-
-    def predictions(self, model: Graph, rows: Rows) -> Outputs:
-        """What the last layer gives (n, k): probabilities or numbers."""
-        return model.predictions(rows)
-
-    def class_labels(self, model: Graph) -> list[Any] | None:
-        return None
 
 
 def keras_file(path: Path, recorded: Signature) -> Graph:

@@ -101,6 +101,29 @@ def tensorflow() -> Any:
     return module
 
 
+class GraphSource:
+    """What the sources of both flavors do: either may hold a .keras file or a SavedModel."""
+
+    environment: str | None = "tensorflow"
+
+    def load(self, folder: Path) -> Graph:
+        """The model of an MLflow folder, or of a .keras file or a SavedModel's folder. Sandbox only: operations may
+        read and write files, although Keras refuses code."""
+        from engine.export.sources.keras_model import keras_file
+        from engine.export.sources.tensorflow_model import saved_model
+
+        path, recorded = stored(folder)
+        return keras_file(path, recorded) if path.is_file() else saved_model(path, recorded)
+
+    def predictions(self, model: Graph, rows: Rows) -> Outputs:
+        """What the last layer or the signature gives: the first real numbers (n, k), the first whole numbers or texts
+        (n,)."""
+        return model.predictions(rows)
+
+    def class_labels(self, model: Graph) -> list[Any] | None:
+        return None
+
+
 def stored(folder: Path) -> tuple[Path, Signature]:
     """(the .keras file or the SavedModel's folder, the signature MLmodel records) of an MLflow folder, or of such
     a file or folder itself. EngineError(field="file") when it is neither."""

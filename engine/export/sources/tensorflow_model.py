@@ -9,39 +9,21 @@ from typing import Any
 from pydantic import BaseModel
 
 from engine.errors import EngineError
-from engine.evaluate.outputs import Outputs
-from engine.evaluate.rows import Rows
 from engine.export.sources import tensorflow_graph as graphs
-from engine.export.sources.tensorflow_graph import Graph
+from engine.export.sources.tensorflow_graph import Graph, GraphSource
 from engine.formats.signature import Signature, Tensor
 
 _SERVING = "serving_default"
 
 
-class TensorFlowSource:
+class TensorFlowSource(GraphSource):
     """SavedModels, asked through `serving_default` or their only signature."""
 
     name = "tensorflow"
     label = "TensorFlow"
-    environment: str | None = "tensorflow"
 
     class Options(BaseModel):
         """None."""
-
-    def load(self, folder: Path) -> Graph:
-        """The model of an MLflow folder, or of a SavedModel's folder. Its operations may read and write files:
-        sandbox only."""
-        from engine.export.sources.keras_model import keras_file
-
-        path, recorded = graphs.stored(folder)
-        return keras_file(path, recorded) if path.is_file() else saved_model(path, recorded)
-
-    def predictions(self, model: Graph, rows: Rows) -> Outputs:
-        """What the signature gives: the first real numbers (n, k) and the first whole numbers or texts (n,)."""
-        return model.predictions(rows)
-
-    def class_labels(self, model: Graph) -> list[Any] | None:
-        return None
 
 
 def saved_model(folder: Path, recorded: Signature | None = None) -> Graph:
