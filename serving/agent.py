@@ -18,6 +18,7 @@ from serving.control import Control, ControlError
 from serving.destination import UpstreamError
 from serving.document import Document, DocumentError, EndpointSpec, Placement, UpstreamSpec, parse_document
 from serving.model import Model, ModelError, load_model
+from serving.priority import give_way
 from serving.runtime import Runtime
 from serving.store import Store, StoreError
 from serving.table import Deployment, Endpoint, Table
@@ -72,6 +73,7 @@ class Agent(threading.Thread):
             # Without anything on disk the first word of the control plane is worth waiting for.
             if self.runtime.loaded or self.control is None:
                 self.settled.set()
+        give_way()  # from here on others answer while this one loads
         failures = 0
         while self.control is not None and not self.stopping.is_set():
             try:

@@ -55,6 +55,8 @@ function send() {
 if (form) {
   const drop = $("drop");
   $("file").addEventListener("change", (event) => event.target.files[0] && choose(event.target.files[0]));
+  // Chosen before this module had arrived, or kept by the browser on the way back.
+  if ($("file").files[0]) choose($("file").files[0]);
   for (const name of ["dragenter", "dragover"]) drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });
   for (const name of ["dragleave", "drop"]) drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.remove("over"); });
   drop.addEventListener("drop", (event) => event.dataTransfer.files[0] && choose(event.dataTransfer.files[0]));
