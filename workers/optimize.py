@@ -83,8 +83,8 @@ def optimize(job: JobContext, params: OptimizeParams) -> Done:
         with job.step("convert"):
             made = sandboxed(
                 job,
-                "engine.optimize.tasks:optimize",
-                params={"optimizer": params.optimizer, "options": params.options},
+                "engine.optimize.tasks:make",
+                params={"steps": [{"optimizer": params.optimizer, "options": params.options}]},
                 inputs={"model": model},
                 scratch=scratch,
                 limits=OPTIMIZE_LIMITS,
@@ -122,9 +122,10 @@ def optimize(job: JobContext, params: OptimizeParams) -> Done:
             parent=parent,
             recipe={
                 "optimizer": params.optimizer,
-                "label": made.value["recipe"].get("label", plugin.label),
+                "label": plugin.label,
                 "labels": parent.recipe.get("labels"),
-                **made.value["recipe"],
+                "steps": made.value["steps"],
+                "versions": made.value["versions"],
             },
             verdict=Verdict.CLEAN,
             signature=facts["signature"],

@@ -40,11 +40,15 @@ class Rows:
 
     def head(self, count: int) -> Rows:
         """The first `count` rows."""
+        return self.take(slice(count))
+
+    def take(self, which: Any) -> Rows:
+        """The rows at a slice or an array of indices."""
         return Rows(
             self.columns,
-            None if self.matrix is None else self.matrix[:count],
-            None if self.table is None else {name: values[:count] for name, values in self.table.items()},
-            None if self.y is None else self.y[:count],
+            None if self.matrix is None else self.matrix[which],
+            None if self.table is None else {name: values[which] for name, values in self.table.items()},
+            None if self.y is None else self.y[which],
         )
 
 

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from engine import plugins
 from engine.errors import EngineError
+from engine.optimize.material import Material
 
 GROUP = "slipway.optimizers"
 
+Family = Literal["quantization", "pruning", "training", "acceleration"]
+NOTHING: frozenset[str] = frozenset()
+CALIBRATION = frozenset({"calibration"})
+TRAINING = frozenset({"training"})
+
 
 class Optimizer(Protocol):
-    """name, label: for programs and people. Options: a pydantic model; the form is made from it."""
+    """name, label: for programs and people. Options: a pydantic model; the form is made from it.
+
+    needs: of "calibration" and "training", the rows it cannot do without. environment: the prepared environment it
+    runs in ("torch"), or None for the worker's own.
+    """
 
     name: str
     label: str
+    family: Family
+    needs: frozenset[str]
+    environment: str | None
     Options: Any
 
-    def optimize(self, model: Path, target: Path, options: Any) -> list[str]:
-        """Writes an optimized ONNX file to `target`; returns notes for a person. Runs in the sandbox."""
+    def optimize(self, model: Path, target: Path, options: Any, material: Material) -> list[str]:
+        """Reads the ONNX file `model`, writes another with the same inputs and outputs to `target`; returns notes for a
+        person. Runs in the sandbox. EngineError(code="no-gain") when there is nothing in the model for it."""
 
 
 def optimizers() -> dict[str, Optimizer]:

@@ -10,6 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.errors import EngineError
+from engine.optimize.base import NOTHING
+from engine.optimize.material import Material
 
 
 class DynamicQuantization:
@@ -17,6 +19,9 @@ class DynamicQuantization:
 
     name = "dynamic-quantization"
     label = "Dynamic int8 quantization"
+    family = "quantization"
+    needs = NOTHING
+    environment = None
 
     class Options(BaseModel):
         model_config = ConfigDict(extra="forbid")
@@ -24,7 +29,7 @@ class DynamicQuantization:
         reduce_range: bool = Field(False, description="7 bits, for CPUs without VNNI.")
         convolutions: bool = Field(False, description="Quantize convolutions too: smaller, usually slower.")
 
-    def optimize(self, model: Path, target: Path, options: Options) -> list[str]:
+    def optimize(self, model: Path, target: Path, options: Options, material: Material) -> list[str]:
         """EngineError(code="no-gain") when there is nothing in the model that could be quantized."""
         import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic

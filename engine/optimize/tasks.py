@@ -6,29 +6,37 @@ from pathlib import Path
 from typing import Any
 
 from engine.optimize.base import optimizer
+from engine.optimize.material import Material
+from engine.optimize.recipe import Recipe
 from engine.plugins import options_of
 
 
-def optimize(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
-    """Applies params["optimizer"] with params["options"] to the ONNX file inputs["model"].
+def make(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Applies params["steps"] ([{"optimizer", "options"}]) to the ONNX file inputs["model"], one after the other.
 
-    {"file": "model.onnx", "recipe": {"optimizer", "options", "versions"}, "size_bytes", "source_bytes", "notes",
-    "signature"}. The variant has passed `check_onnx`. EngineError for what cannot be optimized.
+    inputs may have "calibration" and "training" rows, and "original" where earlier steps were done elsewhere;
+    params: task, target, labels, seed.
+    {"file": "model.onnx", "steps" (with all options), "versions", "size_bytes", "source_bytes", "notes"}.
+    EngineError for what cannot be optimized. The result is still to be checked.
     """
-    from engine.scan.tasks import check_onnx_file
-
-    plugin = optimizer(str(params.get("optimizer")))
-    options = options_of(plugin, params.get("options") or {})
-    source, target = inputs["model"], out / "model.onnx"
-    print(f"{plugin.label} of {source.stat().st_size} bytes")
-    notes = plugin.optimize(source, target, options)
-    checked = check_onnx_file(target)
+    recipe = Recipe(steps=params["steps"]).checked()
+    material = Material.of(params, inputs)
+    current, notes = inputs["model"], []
+    for number, step in enumerate(recipe.steps):
+        plugin = optimizer(step.optimizer)
+        target = out / f"step-{number}.onnx"
+        print(f"{plugin.label} of {current.stat().st_size} bytes")
+        notes += plugin.optimize(current, target, options_of(plugin, step.options), material)
+        if number:
+            current.unlink()
+        current = target
+    made = current.rename(out / "model.onnx")
     return {
-        "file": target.name,
-        "recipe": {"optimizer": plugin.name, "options": options.model_dump(), "versions": _versions()},
-        "size_bytes": target.stat().st_size,
-        "source_bytes": source.stat().st_size,
-        "signature": checked["signature"],
+        "file": made.name,
+        "steps": [step.model_dump(mode="json") for step in recipe.steps],
+        "versions": _versions(),
+        "size_bytes": made.stat().st_size,
+        "source_bytes": inputs["model"].stat().st_size,
         "notes": notes,
     }
 

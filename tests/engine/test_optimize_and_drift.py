@@ -14,16 +14,17 @@ from engine.evaluate.rows import Rows, load
 from tests.engine.conftest import Task
 from tests.engine.onnx_files import relu
 
-OPTIMIZE = "engine.optimize.tasks:optimize"
+OPTIMIZE = "engine.optimize.tasks:make"
 
 
 def test_dynamic_int8_is_small_and_right_when_the_model_is_a_network(
     task: Task, digits_onnx: Path, digits_rows: Path, tmp_path: Path
 ) -> None:
-    result = task(OPTIMIZE, {"optimizer": "dynamic-quantization"}, model=digits_onnx)
+    result = task(OPTIMIZE, {"steps": [{"optimizer": "dynamic-quantization"}]}, model=digits_onnx)
     value = result.value
     assert value["size_bytes"] < 0.5 * value["source_bytes"] == 0.5 * digits_onnx.stat().st_size
-    assert value["recipe"]["optimizer"] == "dynamic-quantization" and value["recipe"]["options"]["per_channel"] is False
+    step = value["steps"][0]
+    assert step["optimizer"] == "dynamic-quantization" and step["options"]["per_channel"] is False
     assert "quantized" in value["notes"][-1]
     small = tmp_path / "small.onnx"
     small.write_bytes((result.files / value["file"]).read_bytes())
@@ -38,13 +39,13 @@ def test_no_gain_is_said_when_there_is_nothing_to_quantize(task: Task, tmp_path:
     path = tmp_path / "relu.onnx"
     path.write_bytes(relu().SerializeToString())
     with pytest.raises(EngineError) as caught:
-        task(OPTIMIZE, {"optimizer": "dynamic-quantization"}, model=path)
+        task(OPTIMIZE, {"steps": [{"optimizer": "dynamic-quantization"}]}, model=path)
     assert caught.value.code == "no-gain"
 
 
 def test_error_names_the_field_when_the_optimizer_is_unknown(task: Task, digits_onnx: Path) -> None:
     with pytest.raises(EngineError) as caught:
-        task(OPTIMIZE, {"optimizer": "magic"}, model=digits_onnx)
+        task(OPTIMIZE, {"steps": [{"optimizer": "magic"}]}, model=digits_onnx)
     assert caught.value.field == "optimizer"
 
 

@@ -1,0 +1,42 @@
+"""Recipes and the rows they learn from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine.errors import EngineError
+from engine.evaluate.rows import Rows
+from engine.optimize.recipe import Recipe
+from engine.optimize.sampling import split, stratified
+
+
+def rows(counts: dict[int, int]) -> Rows:
+    y = np.repeat(list(counts), list(counts.values()))
+    return Rows(["x"], np.arange(len(y), dtype=np.float32)[:, None], None, y)
+
+
+def test_every_class_has_its_share_when_rows_are_sampled() -> None:
+    found = stratified(rows({0: 900, 1: 90, 2: 10}), 100, seed=1)
+    assert np.bincount(found.y).tolist() == [90, 9, 1]
+    again = stratified(rows({0: 900, 1: 90, 2: 10}), 100, seed=1)
+    assert (found.matrix == again.matrix).all()
+
+
+def test_parts_share_no_row_when_rows_are_split() -> None:
+    first, rest = split(rows({0: 60, 1: 40}), 0.3, seed=2)
+    assert np.bincount(first.y).tolist() == [18, 12] and len(rest) == 70
+    assert not set(first.matrix[:, 0]) & set(rest.matrix[:, 0])
+
+
+def test_key_is_the_same_when_defaults_are_written_out() -> None:
+    short = Recipe.of(("dynamic-quantization", {}))
+    assert short.key == Recipe.of(("dynamic-quantization", {"per_channel": False})).key
+    assert short.key != Recipe.of(("dynamic-quantization", {"per_channel": True})).key
+    assert short.label == "Dynamic int8 quantization" and not short.needs
+
+
+def test_error_names_the_option_when_it_is_unknown() -> None:
+    with pytest.raises(EngineError) as caught:
+        Recipe.of(("dynamic-quantization", {"bits": 8})).checked()
+    assert caught.value.field == "options.bits"
