@@ -1,0 +1,52 @@
+"""What a user asks of a search."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Goal(BaseModel):
+    """Budgets left out are not held against a variant; the form is made from this."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_loss: float = Field(
+        1.0,
+        ge=0,
+        le=100,
+        title="Most that may be lost",
+        description="Percentage points of accuracy, or percent of the error (RMSE) for numbers.",
+    )
+    max_slice_loss: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        title="Most that one class may lose",
+        description="Percentage points of any single class; empty: five times what may be lost in all.",
+    )
+    sure: bool = Field(
+        False,
+        title="Only what is proven",
+        description="Recommend only what keeps the promise with 95 % confidence, not just on these rows.",
+    )
+    prefer: Literal["latency", "size", "balanced"] = Field(
+        "balanced", title="What matters", description="Among those that keep the promise: speed, size, or both."
+    )
+    latency_ms: float | None = Field(
+        None, gt=0, title="Latency budget (ms)", description="Most for the p95 of one call on this device."
+    )
+    size_mb: float | None = Field(None, gt=0, title="Size budget (MB)", description="Most for the file.")
+    memory_mb: float | None = Field(
+        None, gt=0, title="Memory budget (MB)", description="Most for the peak of a process that serves it."
+    )
+    threads: int = Field(1, ge=1, le=256, title="Threads", description="As many as one call may use.")
+    batch: int = Field(1, ge=1, le=4096, title="Rows of a call", description="As in production.")
+    minutes: float = Field(10, gt=0, le=24 * 60, title="Minutes", description="When to stop looking.")
+    trials: int = Field(40, ge=1, le=500, title="Trials", description="At most so many variants.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, title="Seed", description="The same seed tries the same things.")
+
+    @property
+    def slice_loss(self) -> float:
+        return self.max_slice_loss if self.max_slice_loss is not None else 5 * self.max_loss
