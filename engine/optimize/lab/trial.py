@@ -42,7 +42,7 @@ class Judgement(BaseModel):
 
 
 class Measured(BaseModel):
-    """Cost on one hardware profile. ratio: the variant's time of a call by the baseline's, median of alternating rounds;
+    """Cost on one hardware profile. ratio: the variant's time of a call by the baseline's, median of rounds by turns;
     below 1 is faster; low and high bound it with 95 % confidence."""
 
     p50_ms: float
