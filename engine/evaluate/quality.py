@@ -20,10 +20,12 @@ def metrics(task: str, outputs: Outputs, y: Any, labels: list[Any] | None = None
         raise EngineError("The data set has no target column.", field="target", code="rows")
     if "regression" in task:
         return _regression(outputs, y)
-    return _classification(_labels(outputs, y, labels), same_words(y))
+    return _classification(predicted_labels(outputs, y, labels), same_words(y))
 
 
-def _labels(outputs: Outputs, y: Any, labels: list[Any] | None) -> Any:
+def predicted_labels(outputs: Outputs, y: Any, labels: list[Any] | None) -> Any:
+    """The classes (n,) as text, of labels or of the strongest score. EngineError(field="target") for more scores than
+    there are names."""
     import numpy as np
 
     if outputs.labels is not None:
@@ -53,18 +55,26 @@ def _classification(predicted: Any, truth: Any) -> dict[str, float]:
     return {"accuracy": float(np.mean(predicted == truth)), "macro_f1": float(np.mean(scores))}
 
 
+def predicted_numbers(outputs: Outputs, truth: Any) -> Any:
+    """One number (n,) for each row. EngineError(field="target") when there are more."""
+    import numpy as np
+
+    values = outputs.scores if outputs.scores is not None else outputs.labels
+    predicted = np.asarray(values, dtype=float)
+    if predicted.size != truth.size:
+        raise EngineError("The model gives more than one number for each row.", field="target", code="rows")
+    return predicted.reshape(-1)
+
+
 def _regression(outputs: Outputs, y: Any) -> dict[str, float]:
     """r2 = 1 - SS_res / SS_tot; 0 when the truth is constant."""
     import numpy as np
 
-    values = outputs.scores if outputs.scores is not None else outputs.labels
     try:
-        truth, predicted = np.asarray(y, dtype=float), np.asarray(values, dtype=float)
+        truth = np.asarray(y, dtype=float)
+        error_of = predicted_numbers(outputs, truth) - truth
     except ValueError as error:
         raise EngineError("The target column is not numeric.", field="target", code="rows") from error
-    if predicted.size != truth.size:
-        raise EngineError("The model gives more than one number for each row.", field="target", code="rows")
-    error_of = predicted.reshape(-1) - truth
     spread = float(np.sum((truth - truth.mean()) ** 2))
     return {
         "rmse": float(np.sqrt(np.mean(error_of**2))),

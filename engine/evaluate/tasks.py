@@ -1,18 +1,18 @@
-"""The sandboxed task that measures a model: quality, latency, throughput, size, memory."""
+"""The sandboxed tasks that measure a model: quality, latency, throughput, size, memory."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
-import time
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError
+from engine.evaluate.subject import Subject, ratio
 
-_ROUND_SECONDS = 0.3
-_MOST_CALLS = 2_000
-_WARM_UP = 5
+_CALLS = 64
 
 
 def measure(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
@@ -21,13 +21,14 @@ def measure(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
     Without rows the speed is measured on invented ones, and there are no quality metrics.
 
     params: task ("tabular-classification"), threads (1), rounds (5), batch (1), target ("target"),
-    labels (class names in score order, optional). Rounds of about 0.3 s each alternate between the two models,
-    so that noise of the machine hits both alike.
+    labels (class names in score order, optional). Each model has a process of its own; rounds of about 0.3 s each
+    alternate between the two, so that noise of the machine hits both alike.
 
     {"metrics", "latency_ms": {"p50", "p95", "p99"} of one call of `batch` rows, "throughput" (rows/s),
-    "size_bytes", "peak_memory_mb" (of the measuring process), "rows", "batch", "profile"} and with a
-    reference "reference": {"metrics", "latency_ms"} and "ratio_to_reference": the median over rounds of
-    (the model's median latency / the reference's), below 1 is faster.
+    "size_bytes", "peak_memory_mb" (of the process that ran it), "rows", "batch", "profile"} and with a
+    reference "reference": {"metrics", "latency_ms", "peak_memory_mb"}, and "ratio_to_reference": the median over
+    rounds of (the model's median latency / the reference's), below 1 is faster, between "ratio_low" and "ratio_high"
+    with 95 % confidence.
     """
     from engine.evaluate import quality, rows
 
@@ -39,34 +40,100 @@ def measure(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
         data = rows.load(inputs["rows"], str(params.get("target") or "target"))
     else:
         data, task = _invented(inputs["model"]), ""
-    subjects = {name: _Subject(inputs[name], threads, data, batch) for name in ("model", "reference") if name in inputs}
-    metrics = {
-        name: quality.metrics(task, subject.outputs(), data.y, params.get("labels"))
-        for name, subject in subjects.items()
-    }
-    for number in range(rounds):
+    names = [name for name in ("model", "reference") if name in inputs]
+    metrics = {name: quality.metrics(task, answers(inputs[name], data), data.y, params.get("labels")) for name in names}
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        subjects: dict[str, Subject] = {}
+        for name in names:
+            size = save_calls(inputs[name], data, batch, folder / f"{name}.npz")
+            subjects[name] = stack.enter_context(
+                contextlib.closing(Subject(inputs[name], folder / f"{name}.npz", threads))
+            )
         order = list(subjects.values())
-        for subject in order if number % 2 == 0 else reversed(order):
-            subject.round()
+        for number in range(rounds):
+            for subject in order if number % 2 == 0 else reversed(order):
+                subject.round()
     model = subjects["model"]
     result: dict[str, Any] = {
         "metrics": metrics["model"],
         "latency_ms": model.latency(),
-        "throughput": model.batch * len(model.times()) / sum(model.times()),
+        "throughput": size * len(model.times()) / sum(model.times()),
         "size_bytes": inputs["model"].stat().st_size,
-        "peak_memory_mb": _peak_memory_mb(),
+        "peak_memory_mb": model.peak_memory_mb,
         "rows": len(data),
-        "batch": model.batch,
+        "batch": size,
         "profile": profile(threads),
     }
     if "reference" in subjects:
-        import numpy as np
-
         reference = subjects["reference"]
-        pairs = zip(model.rounds, reference.rounds, strict=True)
-        result["ratio_to_reference"] = float(np.median([np.median(a) / np.median(b) for a, b in pairs]))
-        result["reference"] = {"metrics": metrics["reference"], "latency_ms": reference.latency()}
+        median, low, high = ratio(model, reference)
+        result |= {"ratio_to_reference": median, "ratio_low": low, "ratio_high": high}
+        result["reference"] = {
+            "metrics": metrics["reference"],
+            "latency_ms": reference.latency(),
+            "peak_memory_mb": reference.peak_memory_mb,
+        }
     return result
+
+
+def judge(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Quality of inputs["model"] beside inputs["reference"] on inputs["rows"]: what `paired.judge` gives.
+
+    params: task, target, labels, seed. EngineError(code="not-finite") for a model that answers with NaN or infinity
+    where the reference does not.
+    """
+    import numpy as np
+
+    from engine.evaluate import paired, rows
+
+    data = rows.load(inputs["rows"], str(params.get("target") or "target"))
+    reference, model = answers(inputs["reference"], data), answers(inputs["model"], data)
+    broken = [
+        int(np.sum(~np.isfinite(outputs.scores).all(axis=1))) if outputs.scores is not None else 0
+        for outputs in (model, reference)
+    ]
+    if broken[0] > broken[1]:
+        raise EngineError(
+            f"It answers {broken[0]} of {len(data)} rows with numbers that are not finite.", code="not-finite"
+        )
+    return paired.judge(
+        str(params.get("task") or ""), reference, model, data.y, params.get("labels"), int(params.get("seed") or 0)
+    )
+
+
+def answers(model: Path, data: Any) -> Any:
+    """Outputs of an ONNX file for all rows."""
+    from engine.evaluate import outputs
+    from engine.formats import signature
+    from engine.scan import onnx_run, onnx_structure
+
+    content = model.read_bytes()
+    return outputs.run_all(onnx_run.session(content), signature.of_onnx(onnx_structure.parse(content)), data)
+
+
+def save_calls(model: Path, data: Any, batch: int, target: Path) -> int:
+    """Writes the inputs of up to 64 calls for `Subject` to an npz file; the rows of each call: `batch`, or the model's
+    own fixed number. EngineError(field="rows") for too few."""
+    import numpy as np
+
+    from engine.evaluate import outputs
+    from engine.formats import signature
+    from engine.scan import onnx_structure
+
+    described = signature.of_onnx(onnx_structure.parse(model.read_bytes()))
+    arrays = outputs.feeds(described, data)
+    first = described["inputs"][0]["shape"]
+    size = int(first[0]) if first and first[0] > 0 else min(batch, len(data))
+    if len(data) < size:
+        raise EngineError(f"Measuring needs at least {size} rows.", field="rows", code="rows")
+    calls = {}
+    for place, at in enumerate(range(0, min(len(data) - size + 1, _CALLS * size), size)):
+        for name, values in arrays.items():
+            part = values[at : at + size]
+            calls[f"{place}:{name}"] = part.astype(str) if part.dtype == object else part
+    np.savez(target, **calls)
+    return size
 
 
 def _invented(model: Path) -> Any:
@@ -76,55 +143,6 @@ def _invented(model: Path) -> Any:
     from engine.scan import onnx_structure
 
     return synthesize(signature.of_onnx(onnx_structure.parse(model.read_bytes())))
-
-
-class _Subject:
-    """One loaded model and the times of its calls."""
-
-    def __init__(self, path: Path, threads: int, data: Any, batch: int) -> None:
-        from engine.evaluate import outputs
-        from engine.formats import signature
-        from engine.scan import onnx_run, onnx_structure
-
-        content = path.read_bytes()
-        self.signature = signature.of_onnx(onnx_structure.parse(content))
-        self.session = onnx_run.session(content, threads)
-        self.data = data
-        arrays = outputs.feeds(self.signature, data)
-        first = self.signature["inputs"][0]["shape"]
-        self.batch = first[0] if first and first[0] > 0 else min(batch, len(data))
-        if len(data) < self.batch:
-            raise EngineError(f"Measuring needs at least {self.batch} rows.", field="rows", code="rows")
-        starts = range(0, min(len(data) - self.batch + 1, 64 * self.batch), self.batch)
-        self.feeds = [{name: values[at : at + self.batch] for name, values in arrays.items()} for at in starts]
-        self.rounds: list[list[float]] = []
-        for number in range(_WARM_UP):
-            self.session.run(None, self.feeds[number % len(self.feeds)])
-
-    def outputs(self) -> Any:
-        from engine.evaluate import outputs
-
-        return outputs.run_all(self.session, self.signature, self.data)
-
-    def round(self) -> None:
-        times: list[float] = []
-        end = time.perf_counter() + _ROUND_SECONDS
-        while len(times) < _MOST_CALLS and (time.perf_counter() < end or len(times) < 3):
-            feed = self.feeds[len(times) % len(self.feeds)]
-            started = time.perf_counter()
-            self.session.run(None, feed)
-            times.append(time.perf_counter() - started)
-        self.rounds.append(times)
-
-    def times(self) -> list[float]:
-        return [each for part in self.rounds for each in part]
-
-    def latency(self) -> dict[str, float]:
-        """Milliseconds of one call."""
-        import numpy as np
-
-        p50, p95, p99 = np.percentile(self.times(), [50, 95, 99]) * 1000
-        return {"p50": float(p50), "p95": float(p95), "p99": float(p99)}
 
 
 def profile(threads: int) -> dict[str, Any]:
@@ -142,11 +160,6 @@ def profile(threads: int) -> dict[str, Any]:
         "onnxruntime": onnxruntime.__version__,
         "machine": platform.machine(),
     }
-
-
-def _peak_memory_mb() -> float:
-    peak = next(line for line in _lines("/proc/self/status") if line.startswith("VmHWM"))
-    return int(peak.split()[1]) / 1024
 
 
 def _lines(path: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -36,6 +37,7 @@ class Optimizer(Protocol):
         person. Runs in the sandbox. EngineError(code="no-gain") when there is nothing in the model for it."""
 
 
+@functools.cache
 def optimizers() -> dict[str, Optimizer]:
     """All optimizers by name; imports no framework."""
     return plugins.discover("engine.optimize", GROUP, ["optimize"])

@@ -1,4 +1,4 @@
-"""The sandboxed task that makes one variant."""
+"""The sandboxed tasks of optimization: a look at a model, and one variant of it."""
 
 from __future__ import annotations
 
@@ -39,6 +39,13 @@ def make(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[
         "source_bytes": inputs["model"].stat().st_size,
         "notes": notes,
     }
+
+
+def survey(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """What there is to optimize in inputs["model"]: see `engine.optimize.survey`."""
+    from engine.optimize.survey import survey as look
+
+    return look(inputs["model"])
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,196 @@
+"""What to try next: single methods, then channels removed as far as quality allows, then the best of both refined.
+
+Each stage looks at the trials so far and offers what it still lacks; the first stage that offers something is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from engine.optimize.lab import amounts
+from engine.optimize.lab.goal import Goal
+from engine.optimize.lab.promise import quality_breach, score
+from engine.optimize.lab.trial import Measured, Survey, Trial
+from engine.optimize.recipe import Recipe, Step
+
+# Convolutions with fewer weights than this share do not decide what is worth trying.
+_FEW = 0.05
+_TUNING_SHARE = 0.08
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    recipe: Recipe
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A search so far."""
+
+    goal: Goal
+    survey: Survey
+    trials: list[Trial]
+    tried: frozenset[str]
+
+    def kept(self) -> list[Trial]:
+        """Measured trials whose quality is enough."""
+        return [trial for trial in self.trials if trial.state == "measured" and self.ok(trial)]
+
+    def ok(self, trial: Trial) -> bool:
+        return trial.judged is not None and not quality_breach(self.goal, trial.judged)
+
+    def of(self, *steps: Step) -> Trial | None:
+        key = Recipe(steps=steps).key
+        return next((trial for trial in self.trials if trial.key == key), None)
+
+    def best(self, trials: list[Trial]) -> Trial | None:
+        """The one with the least time × size, or what the goal prefers."""
+        scored = [(score(self.goal, trial.measured, _unit(self)), trial) for trial in trials if trial.measured]
+        return min(scored, key=lambda pair: pair[0], default=(0.0, None))[1]
+
+
+Stage = Callable[[State], Iterator[Proposal]]
+
+
+def next_recipes(goal: Goal, survey: Survey, trials: list[Trial], seconds_left: float) -> list[Proposal]:
+    """Recipes to try now, side by side if need be; [] when the budget is spent or nothing is left to try."""
+    left = goal.trials - len(trials)
+    if left <= 0 or seconds_left <= 0 or (survey.control_flow and not survey.weight_bytes):
+        return []
+    state = State(goal, survey, trials, frozenset(trial.key for trial in trials))
+    for stage in (_single, _pruned, _twice, _refined):
+        found: dict[str, Proposal] = {}
+        for proposal in stage(state):
+            if proposal.recipe.key not in state.tried:
+                found.setdefault(proposal.recipe.key, proposal)
+        if found:
+            return list(found.values())[:left]
+    return []
+
+
+def _step(name: str, **options: object) -> Step:
+    return Step(optimizer=name, options=dict(options))
+
+
+def _single(state: State) -> Iterator[Proposal]:
+    """One method at a time: what it does for this model, and a partner for pruning later."""
+    survey = state.survey
+    dense = survey.share("MatMul", "Gemm")
+    convolutions = survey.share("Conv")
+    if survey.calibration and dense + convolutions > 0:
+        yield _one("int8 with ranges from the calibration rows", _step("static-quantization"))
+        yield _one("the same with a scale for each channel", _step("static-quantization", per_channel=True))
+    if dense > _FEW:
+        yield _one("int8 without calibration: good for matrix products", _step("dynamic-quantization"))
+        yield _one("weights in 4 bits", _step("weight-only", bits=4))
+    yield _one("weights as indices into 16 values: small", _step("codebook"))
+    if survey.operators.keys() & {"BatchNormalization", "Dropout", "Identity"}:
+        yield _one("fewer operators", _step("simplify"))
+    yield _one("half precision: half the size", _step("float16"))
+
+
+def _pruned(state: State) -> Iterator[Proposal]:
+    """Channels removed as far as quality allows, then quantized by what did best alone."""
+    if state.survey.control_flow:
+        return
+    last = _quantizer(state)
+    for name, before in _pruners(state):
+        outcomes: dict[float, bool] = {}
+        while (amount := amounts.following(outcomes, first=0.5 if state.survey.training else 0.25)) is not None:
+            steps = (*before(amount), *last)
+            trial = state.of(*steps)
+            if trial is None:
+                yield Proposal(Recipe(steps=steps), f"{name}, {amount:.0%} of the channels")
+                break
+            outcomes[amount] = trial.state == "measured" and state.ok(trial)
+
+
+def _pruners(state: State) -> Iterator[tuple[str, Callable[[float], tuple[Step, ...]]]]:
+    if state.survey.training:
+        tune = _tuning(state)
+        yield "smallest weights", lambda amount: (_step("prune-channels", amount=amount), tune)
+        if state.survey.calibration:
+            yield "least active", lambda amount: (_step("prune-channels-by-activation", amount=amount), tune)
+    elif state.survey.calibration:
+        yield (
+            "least active, the rest refitted",
+            lambda amount: (_step("prune-channels-by-activation", amount=amount, reconstruct=True),),
+        )
+
+
+def _twice(state: State) -> Iterator[Proposal]:
+    """Beyond what one cut bears: cut, tune, cut again, tune again."""
+    best = state.best([trial for trial in state.kept() if _cuts(trial) == 1 and _tuned(trial)])
+    if best is None:
+        return
+    cut, tune = best.recipe.steps[0], best.recipe.steps[1]
+    last = best.recipe.steps[2:]
+    outcomes: dict[float, bool] = {}
+    while (amount := amounts.following(outcomes, first=0.35)) is not None and len(outcomes) < 3:
+        again = Step(optimizer=cut.optimizer, options={**cut.options, "amount": amount})
+        steps = (cut, tune, again, tune, *last)
+        trial = state.of(*steps)
+        if trial is None:
+            yield Proposal(Recipe(steps=steps), f"a second cut of {amount:.0%} after tuning")
+            return
+        outcomes[amount] = trial.state == "measured" and state.ok(trial)
+
+
+def _refined(state: State) -> Iterator[Proposal]:
+    """The best so far, and what failed by little, once more with more care."""
+    best = state.best(state.kept())
+    if best is not None and _tuned(best):
+        longer = tuple(
+            Step(optimizer=step.optimizer, options={**step.options, "seconds": 3 * _seconds(state), "epochs": 20})
+            if step.optimizer == "fine-tuning"
+            else step
+            for step in best.recipe.steps
+        )
+        yield Proposal(Recipe(steps=longer), "the best so far, tuned for longer")
+    static = [
+        trial
+        for trial in state.trials
+        if len(trial.recipe.steps) == 1 and trial.recipe.steps[0].optimizer == "static-quantization"
+    ]
+    if static and not any(state.ok(trial) for trial in static):
+        for keep in (0.1, 0.25):
+            yield _one("int8 with the most sensitive layers left as they are", _step("mixed-precision", keep=keep))
+        yield _one(
+            "int8 with outliers cut off", _step("static-quantization", calibration="percentile", per_channel=True)
+        )
+
+
+def _quantizer(state: State) -> tuple[Step, ...]:
+    """The last step for what was pruned: the single method that did best, or none."""
+    single = [trial for trial in state.kept() if len(trial.recipe.steps) == 1]
+    faster = [trial for trial in single if trial.measured is not None and trial.measured.ratio <= 1.05]
+    best = state.best(faster)
+    return best.recipe.steps if best is not None and best.recipe.steps[0].optimizer != "simplify" else ()
+
+
+def _tuning(state: State) -> Step:
+    return _step("fine-tuning", epochs=6, seconds=_seconds(state))
+
+
+def _seconds(state: State) -> int:
+    """A tuning's part of the time, so that a dozen fit."""
+    return max(5, round(_TUNING_SHARE * state.goal.minutes * 60))
+
+
+def _one(why: str, step: Step) -> Proposal:
+    return Proposal(Recipe(steps=(step,)), why)
+
+
+def _cuts(trial: Trial) -> int:
+    return sum(step.optimizer.startswith("prune-channels") for step in trial.recipe.steps)
+
+
+def _tuned(trial: Trial) -> bool:
+    return any(step.optimizer == "fine-tuning" for step in trial.recipe.steps)
+
+
+def _unit(state: State) -> Measured:
+    """A baseline to score by: only the order of scores counts here, so any will do."""
+    return Measured(p50_ms=1, p95_ms=1, p99_ms=1, size_bytes=max(1, state.survey.weight_bytes))

@@ -1,0 +1,59 @@
+"""Whether a trial keeps what the goal promises, and if not, in which words."""
+
+from __future__ import annotations
+
+from engine.optimize.lab.goal import Goal
+from engine.optimize.lab.trial import Judgement, Measured, Trial
+
+_MB = 1_000_000
+
+
+def quality_breach(goal: Goal, judged: Judgement) -> str:
+    """Why the quality is not enough, or ""."""
+    if judged.loss > goal.max_loss:
+        return f"It loses {judged.loss:.2f} {unit(judged)} ({goal.max_loss:g} may be lost)."
+    worst = judged.worst
+    if worst is not None and worst.loss > goal.slice_loss:
+        return f"Class {worst.name} loses {worst.loss:.2f} points ({goal.slice_loss:g} may be lost)."
+    if goal.sure and judged.loss_upper > goal.max_loss:
+        return f"Up to {judged.loss_upper:.2f} {unit(judged)} may be lost: {judged.rows} rows prove no less."
+    return ""
+
+
+def proven(goal: Goal, judged: Judgement) -> bool:
+    """Whether the promise holds with 95 % confidence, not only on these rows."""
+    return judged.loss_upper <= goal.max_loss
+
+
+def cost_breaches(goal: Goal, measured: Measured) -> dict[str, float]:
+    """By how much each budget is exceeded (1.2: a fifth too much); only those that are."""
+    asked = {
+        "latency_ms": (goal.latency_ms, measured.p95_ms),
+        "size_mb": (goal.size_mb, measured.size_bytes / _MB),
+        "memory_mb": (goal.memory_mb, measured.peak_memory_mb),
+    }
+    return {
+        name: found / budget
+        for name, (budget, found) in asked.items()
+        if budget is not None and found is not None and found > budget
+    }
+
+
+def keeps(goal: Goal, trial: Trial) -> bool:
+    """Whether a measured trial keeps everything that was asked."""
+    if trial.state != "measured" or trial.judged is None or trial.measured is None:
+        return False
+    return not quality_breach(goal, trial.judged) and not cost_breaches(goal, trial.measured)
+
+
+def score(goal: Goal, measured: Measured, baseline: Measured) -> float:
+    """What is to be small among those that keep the promise: time and size as shares of the baseline's; balanced is the
+    product of both."""
+    size = measured.size_bytes / max(1, baseline.size_bytes)
+    return {"latency": measured.ratio * size**0.05, "size": size * measured.ratio**0.05}.get(
+        goal.prefer, measured.ratio * size
+    )
+
+
+def unit(judged: Judgement) -> str:
+    return {"accuracy": "points", "rmse": "% of the error", "agreement": "% of the answers"}[judged.metric]

@@ -1,0 +1,52 @@
+"""A look at a model's graph: what there is to optimize."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+
+def survey(model: Path) -> dict[str, Any]:
+    """The fields of `lab.trial.Survey` that the file alone tells; with the subgraphs of control flow. A layer is a
+    node with weights of its own: {"name", "operator", "parameters", "bytes"}, largest first."""
+    import math
+
+    from engine.scan import onnx_structure
+
+    proto = onnx_structure.parse(model.read_bytes())
+    operators: Counter[str] = Counter()
+    by_operator: Counter[str] = Counter()
+    layers: list[dict[str, Any]] = []
+    parameters = size = 0
+    for graph, _ in onnx_structure.graphs(proto):
+        weights = {
+            each.name: (math.prod(each.dims), math.prod(each.dims) * _WIDTH.get(each.data_type, 4))
+            for each in graph.initializer
+        }
+        parameters += sum(count for count, _ in weights.values())
+        size += sum(width for _, width in weights.values())
+        for node in graph.node:
+            operators[node.op_type] += 1
+            own = [weights[name] for name in node.input if name in weights]
+            held = sum(width for _, width in own)
+            by_operator[node.op_type] += held
+            if held:
+                name = node.name or (node.output[0] if node.output else node.op_type)
+                count = sum(number for number, _ in own)
+                layers.append({"name": name, "operator": node.op_type, "parameters": count, "bytes": held})
+    layers.sort(key=lambda layer: -int(layer["bytes"]))
+    opset = next((entry.version for entry in proto.opset_import if entry.domain == ""), 0)
+    return {
+        "parameters": parameters,
+        "weight_bytes": size,
+        "operators": dict(operators),
+        "bytes_by_operator": {name: width for name, width in by_operator.items() if width},
+        "layers": layers[:500],
+        "control_flow": bool({"If", "Loop", "Scan"} & operators.keys()),
+        "opset": opset,
+    }
+
+
+# Bytes of an element by ONNX's data type: 8-bit, 16-bit and 64-bit ones; the rest have four.
+_WIDTH = {2: 1, 3: 1, 9: 1, 4: 2, 5: 2, 10: 2, 16: 2, 7: 8, 11: 8, 13: 8, 21: 0.5, 22: 0.5}

@@ -1,0 +1,129 @@
+"""The lab's judgement, front, conclusion and plan."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.evaluate import paired
+from engine.evaluate.outputs import Outputs
+from engine.optimize.lab import amounts
+from engine.optimize.lab.conclude import conclude
+from engine.optimize.lab.goal import Goal
+from engine.optimize.lab.pareto import front
+from engine.optimize.lab.trial import Judgement, Measured, Trial
+from engine.optimize.recipe import Recipe
+
+BASE = Measured(p50_ms=2, p95_ms=2.2, p99_ms=2.4, size_bytes=40_000_000, peak_memory_mb=150)
+
+
+def trial(options: dict[str, object], loss: float, ratio: float, size: int, upper: float | None = None) -> Trial:
+    return Trial(
+        recipe=Recipe.of(("dynamic-quantization", options)),
+        state="measured",
+        judged=Judgement(
+            metric="accuracy", baseline=98, value=98 - loss, loss=loss, loss_upper=upper or loss + 0.3, rows=540
+        ),
+        measured=Measured(
+            p50_ms=2 * ratio,
+            p95_ms=2.2 * ratio,
+            p99_ms=2.4 * ratio,
+            ratio=ratio,
+            ratio_low=ratio * 0.98,
+            ratio_high=ratio * 1.02,
+            size_bytes=size,
+            peak_memory_mb=100,
+        ),
+    )
+
+
+def test_loss_is_bounded_in_95_of_100_when_drawn_again_and_again() -> None:
+    random = np.random.default_rng(5)
+    lost_share, won_share, rows = 0.03, 0.015, 540
+    held = 0
+    for _ in range(4_000):
+        lost, won, _ = random.multinomial(rows, [lost_share, won_share, 1 - lost_share - won_share])
+        held += paired.difference_upper(int(lost), int(won), rows) >= lost_share - won_share
+    assert held / 4_000 == pytest.approx(0.95, abs=0.015)
+    assert paired.difference_upper(0, 0, 540) > 0.002
+
+
+def test_classes_and_confusion_are_told_when_there_is_a_truth() -> None:
+    truth = np.array([0] * 20 + [1] * 20)
+    after = truth.copy()
+    after[:4] = 1
+    found = paired.judge("tabular-classification", Outputs(truth, None), Outputs(after, None), truth)
+    judged = Judgement.model_validate(found)
+    assert judged.loss == 10 and judged.worst is not None and judged.worst.name == "0" and judged.worst.loss == 20
+    assert found["confusion"] == {"labels": ["0", "1"], "before": [[20, 0], [0, 20]], "after": [[16, 4], [0, 20]]}
+    assert judged.p_value == pytest.approx(0.125)  # 2 × (1/2)⁴
+
+
+def test_loss_is_in_percent_of_the_error_when_numbers_are_predicted() -> None:
+    random = np.random.default_rng(1)
+    truth = random.normal(size=300)
+    error = random.normal(size=300)
+    before, after = (Outputs(None, (truth + error * scale)[:, None]) for scale in (1, 1.1))
+    found = paired.judge("tabular-regression", before, after, truth)
+    assert found["loss"] == pytest.approx(10) and found["loss_upper"] == pytest.approx(10, abs=0.01)
+
+
+def test_agreement_is_judged_when_there_is_no_truth() -> None:
+    scores = np.eye(3)[[0, 1, 2, 0]]
+    other = np.eye(3)[[0, 1, 2, 1]]
+    found = paired.judge("embedding", Outputs(None, scores), Outputs(None, other), None)
+    assert found["metric"] == "agreement" and found["value"] == 75 and found["loss"] == 25
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4)), max_size=12))
+def test_front_is_what_nothing_dominates(points: list[tuple[int, int, int]]) -> None:
+    kept = front(points)
+    for index, point in enumerate(points):
+        beaten = any(all(a <= b for a, b in zip(other, point, strict=True)) and other != point for other in points)
+        first = points.index(point) == index
+        assert (index in kept) == (not beaten and first)
+
+
+def test_share_is_found_when_quality_breaks_somewhere() -> None:
+    for border in (0.0, 0.12, 0.4, 0.63, 0.95):
+        outcomes: dict[float, bool] = {}
+        while (share := amounts.following(outcomes)) is not None:
+            outcomes[share] = share <= border
+        good = max((share for share, well in outcomes.items() if well), default=0.0)
+        assert good <= border and border - good < 0.12 and len(outcomes) <= amounts.TRIES
+
+
+def test_best_of_those_that_keep_the_promise_is_recommended_with_reasons() -> None:
+    trials = [trial({}, 0.2, 0.4, 10**7), trial({"per_channel": True}, 2.5, 0.1, 10**6)]
+    found = conclude(Goal(), BASE, trials)
+    assert found.recommended == trials[0].key and set(found.front) == {one.key for one in trials}
+    assert "2.50 times the speed" in found.reasons[0] and "25 % of the size" in found.reasons[0]
+    unsure = conclude(Goal(), BASE, [trial({}, 0.9, 0.4, 10**7, upper=1.6)])
+    assert unsure.recommended and "too few to prove" in unsure.reasons[-1]
+    assert conclude(Goal(sure=True), BASE, [trial({}, 0.9, 0.4, 10**7, upper=1.6)]).recommended is None
+
+
+def test_slower_variant_is_called_slower_when_only_its_size_counts() -> None:
+    found = conclude(Goal(prefer="size"), BASE, [trial({}, 0, 3.0, 10**7)])
+    assert found.recommended and "slower than its parent" in found.reasons[0]
+    assert conclude(Goal(prefer="latency"), BASE, [trial({}, 0, 3.0, 10**7)]).recommended is None
+
+
+def test_what_to_relax_is_said_when_nothing_keeps_the_promise() -> None:
+    found = conclude(Goal(latency_ms=0.5), BASE, [trial({}, 0.2, 0.4, 10**7)])
+    assert found.recommended is None and found.nearest and "a latency of 0.88 ms" in found.relax[0]
+    refused = trial({}, 3.0, 1, 1).model_copy(update={"state": "refused", "measured": None})
+    assert "3.00 instead of 1" in conclude(Goal(), BASE, [refused]).relax[0]
+
+
+def test_class_is_guarded_when_the_whole_looks_well() -> None:
+    one = trial({}, 0.2, 0.4, 10**7)
+    assert one.judged is not None
+    slices = [{"name": "7", "rows": 40, "baseline": 100.0, "value": 92.5, "loss": 7.5}]
+    judged = Judgement.model_validate({**one.judged.model_dump(), "slices": slices})
+    found = conclude(Goal(), BASE, [one.model_copy(update={"judged": judged})])
+    assert found.recommended is None
+    assert conclude(Goal(max_slice_loss=10), BASE, [one.model_copy(update={"judged": judged})]).recommended
