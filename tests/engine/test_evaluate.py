@@ -152,7 +152,8 @@ def test_measurement_is_complete_when_there_is_a_reference(task: Task, digits_on
     assert found["metrics"]["accuracy"] > 0.95 and found["metrics"] == found["reference"]["metrics"]
     latency = found["latency_ms"]
     assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
-    assert 0.5 < found["ratio_to_reference"] < 2
+    assert 0.5 < found["ratio_low"] <= found["ratio_to_reference"] <= found["ratio_high"] < 2
+    assert 20 < found["reference"]["peak_memory_mb"] < 1000
     assert found["throughput"] > 100 and found["size_bytes"] == digits_onnx.stat().st_size
     assert 20 < found["peak_memory_mb"] < 1000 and found["batch"] == 4 and found["rows"] == 1797
     assert found["profile"]["threads"] == 1 and found["profile"]["cores"] >= 1
@@ -167,6 +168,26 @@ def test_scores_are_the_same_when_a_classifier_has_its_zipmap(
     )
     assert plain.scores.shape == (1797, 10) and np.array_equal(plain.scores, mapped.scores)
     assert np.array_equal(plain.labels, mapped.labels)
+
+
+def test_variant_is_judged_beside_its_parent(task: Task, digits_onnx: Path, digits_rows: Path, tmp_path: Path) -> None:
+    from onnx import numpy_helper
+
+    broken = onnx.load(digits_onnx)
+    weights = next(each for each in broken.graph.initializer if len(each.dims) == 2)
+    params = {"task": "tabular-classification"}
+    for change, fails in ((1.01, False), (np.nan, True)):
+        values = numpy_helper.to_array(weights) * np.float32(change)
+        weights.CopyFrom(numpy_helper.from_array(values, weights.name))
+        onnx.save(broken, tmp_path / "variant.onnx")
+        files = {"model": tmp_path / "variant.onnx", "reference": digits_onnx, "rows": digits_rows}
+        if fails:
+            with pytest.raises(EngineError, match="not finite"):
+                task("engine.evaluate.tasks:judge", params, **files)
+            continue
+        found = task("engine.evaluate.tasks:judge", params, **files).value
+        assert found["metric"] == "accuracy" and abs(found["loss"]) < 1 and found["rows"] == 1797
+        assert found["loss"] < found["loss_upper"] and len(found["slices"]) == 10
 
 
 @pytest.mark.parametrize(("params", "field"), [({"threads": 0}, "threads"), ({"rounds": "x"}, "rounds")])
