@@ -1,4 +1,4 @@
-"""The sandboxed task that makes one variant."""
+"""The sandboxed tasks of this room: making one variant, and asking which layers mind it."""
 
 from __future__ import annotations
 
@@ -39,6 +39,13 @@ def make(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[
         "source_bytes": inputs["model"].stat().st_size,
         "notes": notes,
     }
+
+
+def sensitivity(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """{"layers": ...} of inputs["model"], an ONNX file, on rows as in `make`; see `engine.optimize.sensitivity`."""
+    from engine.optimize.sensitivity import sensitivity as of
+
+    return {"layers": of(inputs["model"], Material.of(params, inputs))}
 
 
 def _versions() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from engine.errors import EngineError
@@ -73,21 +73,21 @@ def describe(model: Any, feed: dict[str, Any]) -> None:
 
     known = {each.name for each in [*model.graph.value_info, *model.graph.output, *model.graph.input]}
     names = [name for node in model.graph.node for name in node.output if name and name not in known]
-    for name, array in zip(names, probe(ModelProto.FromString(model.SerializeToString()), names, feed), strict=True):
+    arrays = probing(ModelProto.FromString(model.SerializeToString()), names)(feed)
+    for name, array in zip(names, arrays, strict=True):
         if isinstance(array, np.ndarray) and array.dtype.kind in "fiub":
             kind = helper.np_dtype_to_tensor_dtype(array.dtype)
             model.graph.value_info.append(helper.make_tensor_value_info(name, kind, [None] * array.ndim))
 
 
-def probe(model: Any, names: list[str], feed: dict[str, Any]) -> list[Any]:
-    """The values of these tensors, for one feed. `model` gets them as outputs."""
-    return probing(model, names).run(names, feed) if names else []
+def probing(model: Any, names: list[str]) -> Callable[[dict[str, Any]], list[Any]]:
+    """A function from a feed to the values of these tensors, none fused away; `model` gets them as outputs.
 
-
-def probing(model: Any, names: list[str]) -> Any:
-    """A session that gives these tensors; nothing in it is fused away."""
+    It raises EngineError(code="calibration") where the model fails on the rows."""
     import onnxruntime
     from onnx import ValueInfoProto
+
+    from engine.sandbox.text import neutral
 
     outputs = {each.name for each in model.graph.output}
     model.graph.output.extend(ValueInfoProto(name=name) for name in names if name not in outputs)
@@ -95,7 +95,26 @@ def probing(model: Any, names: list[str]) -> Any:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    content = model.SerializeToString()
+
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise EngineError(
+            f"ONNX Runtime cannot show the values inside this model. {neutral(error)}",
+            field="optimizer",
+            code="unsupported",
+        ) from error
+
+    def run(feed: dict[str, Any]) -> list[Any]:
+        if not names:
+            return []
+        try:
+            return list(session.run(names, feed))
+        except Exception as error:
+            raise _wrong(f"The model fails on the calibration rows. {neutral(error)}") from error
+
+    return run
 
 
 def _wrong(message: str) -> EngineError:
