@@ -1,4 +1,4 @@
-"""The sandboxed tasks of optimization: a look at a model, and one variant of it."""
+"""The sandboxed tasks of this room: a look at a model, one variant of it, and which layers mind."""
 
 from __future__ import annotations
 
@@ -46,6 +46,13 @@ def survey(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dic
     from engine.optimize.survey import survey as look
 
     return look(inputs["model"])
+
+
+def sensitivity(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """{"layers": ...} of inputs["model"], an ONNX file, on rows as in `make`; see `engine.optimize.sensitivity`."""
+    from engine.optimize.sensitivity import sensitivity as of
+
+    return {"layers": of(inputs["model"], Material.of(params, inputs))}
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Readings and rewritings of ONNX graphs that several optimizers share."""
