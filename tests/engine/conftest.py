@@ -87,6 +87,14 @@ def java_python(environments_root: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def torch_python(environments_root: Path) -> Path:
+    """The PyTorch environment, made from the lock as a worker does (1.2 GB; a kept one where there is one)."""
+    return environments.prepare(
+        ROOT / "locks" / "torch.txt", environments_root, print, ("torch", "onnxscript", "onnxruntime")
+    )
+
+
+@pytest.fixture(scope="session")
 def digits_model(models: Path) -> Path:
     """A scaler and a small network on 8x8 digits, stored as skops."""
     x, y = load_digits(return_X_y=True)

@@ -30,14 +30,6 @@ LIMITS = Limits(seconds=120, memory_mb=6144)
 
 
 @pytest.fixture(scope="session")
-def torch_python(environments_root: Path) -> Path:
-    """The PyTorch environment, made from the lock as a worker does (1.2 GB; a kept one where there is one)."""
-    return environments.prepare(
-        ROOT / "locks" / "torch.txt", environments_root, print, ("torch", "onnxscript", "onnxruntime")
-    )
-
-
-@pytest.fixture(scope="session")
 def torch_models(torch_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one MLflow model folder for each way of storing."""
     folder = tmp_path_factory.mktemp("torch-models")
