@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import RidgeClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -67,9 +67,7 @@ def accuracy(path: Path) -> float:
     return float(np.mean(scores(path).argmax(axis=1) == UNSEEN.y))
 
 
-def model_of(
-    nodes: Sequence[Any], weights: dict[str, Any], shape: Sequence[Any], opset: int = 17
-) -> Any:
+def model_of(nodes: Sequence[Any], weights: dict[str, Any], shape: Sequence[Any], opset: int = 17) -> Any:
     """From input "x" of `shape` to output "y"; weights by name."""
     stored = [
         numpy_helper.from_array(v if v.dtype.kind == "i" else v.astype(np.float32), name) for name, v in weights.items()
@@ -78,7 +76,7 @@ def model_of(
         list(nodes),
         "net",
         [helper.make_tensor_value_info("x", 1, list(shape))],
-        [helper.make_tensor_value_info("y", 1, None)],
+        [helper.make_tensor_value_info("y", 1, [shape[0], None])],
         stored,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
@@ -133,7 +131,7 @@ def convnet(path: Path, batch: Any = "n") -> Path:
     ]
     body = model_of([*nodes, helper.make_node("Identity", ["features"], ["y"])], weights, [batch, 1, 8, 8])
     path.write_bytes(body.SerializeToString())
-    head = LogisticRegression(max_iter=300).fit(scores(path, SEEN), SEEN.y)
+    head = RidgeClassifier(alpha=10).fit(scores(path, SEEN), SEEN.y)
     weights |= {"head": head.coef_, "bias": head.intercept_}
     nodes.append(helper.make_node("Gemm", ["features", "head", "bias"], ["y"], name="head", transB=1))
     path.write_bytes(model_of(nodes, weights, [batch, 1, 8, 8]).SerializeToString())

@@ -50,6 +50,18 @@ class Calibration:
         for start in range(0, self.count, self.batch):
             yield {name: values[start : start + self.batch] for name, values in self._feeds.items()}
 
+    def refuse_infinite(self, model: Any) -> None:
+        """EngineError(code="calibration") naming the first value inside the model that is not finite on these rows."""
+        import numpy as np
+        from onnx import ModelProto
+
+        names = [name for node in model.graph.node for name in node.output if name]
+        run = probing(ModelProto.FromString(model.SerializeToString()), names)
+        for feed in self.batches():
+            for name, array in zip(names, run(feed), strict=True):
+                if isinstance(array, np.ndarray) and array.dtype.kind == "f" and not np.isfinite(array).all():
+                    raise _wrong(f"With the calibration rows the values at '{name[:60]}' are not finite.")
+
     def __len__(self) -> int:
         return -(-self.count // self.batch)
 

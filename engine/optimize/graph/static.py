@@ -97,6 +97,7 @@ def quantize(path: Path, target: Path, calibration: Calibration, static: Static,
         raise no_gain("no convolutions or matrix multiplications by stored weights that could be quantized")
     if static.form == "QDQ":
         _leave_results_in_float(variant)
+    _keep_in_float(variant.graph)
     save(variant, target)
     kept = f", {len(excluded)} left in float" if excluded else ""
     return [*notes, f"{count} operators quantized to int8{kept}; calibrated with {calibration.count} rows."]
@@ -130,9 +131,8 @@ def _run(prepared: Path, made: Path, calibration: Any, static: Static, excluded:
                 "CalibStridedMinMax": 1,
             },
         )
-    except EngineError:
-        raise
     except Exception as error:
+        calibration.refuse_infinite(open_model(prepared))
         raise unsupported(method, error) from error
 
 
@@ -209,3 +209,24 @@ def _leave_results_in_float(model: Any) -> None:
     kept = [node for node in graph.node if node.name not in gone]
     del graph.node[:]
     graph.node.extend(kept)
+
+
+def _keep_in_float(graph: Any) -> None:
+    """A Clip without bounds in front of each layer whose weights stayed float32.
+
+    ONNX Runtime quantizes such weights by itself when it finds a layer between DequantizeLinear and QuantizeLinear
+    (its WeightBiasQuantization), and what was to stay in float would not. It leaves this Clip where it is.
+    """
+    from onnx import helper
+
+    back = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    nodes = []
+    for node in graph.node:
+        if node.op_type in (*CONVOLUTIONS, "Gemm") and node.input[0] in back and node.input[1] not in back:
+            name = f"{node.name}/in_float"
+            nodes.append(helper.make_node("Clip", [node.input[0]], [name], name=name))
+            node.input[0] = name
+        nodes.append(node)
+    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
