@@ -1,0 +1,1 @@
+"""Work on ONNX graphs that several optimizers share."""
