@@ -12,7 +12,7 @@ from engine.optimize.material import Material
 
 
 class PruneChannels:
-    """Needs no rows; with calibration rows it makes up for the removed channels' means."""
+    """Needs no rows; with calibration rows it gives the next layers their mean and deviation back."""
 
     name = "prune-channels"
     label = "Prune channels by weight"
@@ -41,7 +41,7 @@ class PruneChannels:
             [], max_length=200, description="Names of layers to leave alone; * stands for any part."
         )
         compensate: bool = Field(
-            True, description="Add what the removed channels gave on average to the next layers (with rows only)."
+            True, description="Give the next layers their mean and deviation back (with calibration rows only)."
         )
 
     def optimize(self, model: Path, target: Path, options: Options, material: Material) -> list[str]:
@@ -59,6 +59,6 @@ class PruneChannels:
         notes = [summary(channels, groups, removed)]
         if options.compensate and material.calibration is not None:
             count = Repair(channels, pruned, removed, material.calibration, material.seed).compensate()
-            notes.append(f"The biases of {count} layers make up for the removed channels.")
+            notes.append(f"Mean and deviation of {count} layers are those of before.")
         onnx.save(pruned, str(target))
         return notes

@@ -41,7 +41,9 @@ class PruneChannelsByActivation:
         exclude: list[str] = Field(
             [], max_length=200, description="Names of layers to leave alone; * stands for any part."
         )
-        compensate: bool = Field(True, description="Add what the removed channels gave on average to the next layers.")
+        compensate: bool = Field(
+            True, description="Give the next layers their mean and deviation back, where they are not fitted anew."
+        )
         reconstruct: bool = Field(
             True, description="Fit the weights of the next layers anew, so that they give what they gave before."
         )
@@ -69,8 +71,11 @@ class PruneChannelsByActivation:
         repair = Repair(channels, pruned, removed, rows, material.seed)
         if options.reconstruct:
             fitted, rest = repair.refit()
-            notes.append(f"{fitted} layers fitted to {len(rows)} rows" + (f", {rest} by bias only." if rest else "."))
+            notes.append(
+                f"{fitted} layers fitted to {len(rows)} rows"
+                + (f", {rest} by mean and deviation only." if rest else ".")
+            )
         elif options.compensate:
-            notes.append(f"The biases of {repair.compensate()} layers make up for the removed channels.")
+            notes.append(f"Mean and deviation of {repair.compensate()} layers are those of before.")
         onnx.save(pruned, str(target))
         return notes

@@ -50,15 +50,18 @@ def flow(model: Any, names: list[str], rows: Rows) -> Iterator[dict[str, Any]]:
         yield {name: each[:used].astype(np.float32) for name, each in zip(names, found, strict=True)}
 
 
-def means(model: Any, places: dict[str, int], rows: Rows) -> dict[str, Any]:
-    """The mean (channels,) of each tensor along its axis of channels: {tensor: axis} to {tensor: means}."""
+def moments(model: Any, places: dict[str, int], rows: Rows) -> dict[str, Any]:
+    """Mean and standard deviation (2, channels) of each tensor along its axis of channels, which `places` tells."""
     sums: dict[str, Any] = {}
     for batch in flow(model, list(places), rows):
         for name, values in batch.items():
-            flat = np.moveaxis(values, places[name], 0).reshape(values.shape[places[name]], -1)
-            parts = np.stack([flat.sum(axis=1, dtype=np.float64), np.full(len(flat), flat.shape[1])])
+            flat = np.moveaxis(values, places[name], 0).reshape(values.shape[places[name]], -1).astype(np.float64)
+            parts = np.stack([flat.sum(axis=1), np.square(flat).sum(axis=1), np.full(len(flat), flat.shape[1])])
             sums[name] = sums.get(name, 0) + parts
-    return {name: total / count for name, (total, count) in sums.items()}
+    return {
+        name: np.stack([total / count, np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0))])
+        for name, (total, squares, count) in sums.items()
+    }
 
 
 class Statistics:

@@ -48,6 +48,14 @@ def add(graph: Any, layer: Layer, delta: Any) -> None:
     _behind(graph, node, delta.astype(kind), True)
 
 
+def scale(graph: Any, layer: Layer, factor: Any) -> None:
+    """Multiplies the weights of each output channel (channels,); the bias stays."""
+    array = numpy_helper.to_array(next(each for each in graph.initializer if each.name == layer.weight))
+    shape = [1] * array.ndim
+    shape[layer.out_axis] = -1
+    replace(graph, layer.weight, array * factor.reshape(shape))
+
+
 def _behind(graph: Any, node: Any, delta: Any, last: bool) -> None:
     """A new Add that gives the node's output under its old name; channels on the last axis, or on axis 1 of images."""
     taken = {name for each in graph.node for name in each.output} | {each.name for each in graph.initializer}

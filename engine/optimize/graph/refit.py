@@ -11,13 +11,14 @@ from onnx import numpy_helper
 
 from engine.evaluate.rows import Rows
 from engine.optimize.graph import biases
-from engine.optimize.graph.activations import flow, means
+from engine.optimize.graph.activations import flow, moments
 from engine.optimize.graph.channels import Channels
 from engine.optimize.graph.patches import Patches
 from engine.optimize.graph.walk import Layer, Unfit
 
 _RIDGES = (1e-4, 1e-2, 1.0)  # of the mean eigenvalue; which one is told by rows kept aside
 _ASIDE = 0.2
+_MOST_STRETCH = 10.0  # of a channel's deviation: more would be noise
 _MOST_NUMBERS = 48_000_000  # in the matrix of sampled inputs: 192 MB
 _MOST_UNKNOWNS = 6_000  # inputs of a layer when there are more samples than that
 
@@ -37,22 +38,36 @@ class Repair:
         return keep is None or bool(keep.all())
 
     def compensate(self) -> int:
-        """Layer by layer, from the inputs: b += E[Y] - E[Y'], the mean over rows and places of what a layer gave in the
-        whole model and gives in the pruned one (empirical bias correction, Nagel et al., "Data-Free Quantization
-        Through Weight Equalization and Bias Correction", ICCV 2019). Returns how many layers."""
+        """Layer by layer, from the inputs: gives each output channel the mean and the deviation over rows and places
+        back that it had in the whole model. Returns how many layers.
+
+        The mean goes into the bias (empirical bias correction, Nagel et al., "Data-Free Quantization Through Weight
+        Equalization and Bias Correction", ICCV 2019). Alone it harms: without the deviation, which shrinks with every
+        layer, constants decide the result (Jordan et al., "REPAIR", ICLR 2023)."""
         for layer in self.damaged:
             self._compensate(layer)
         biases.drop_unused(self.model.graph)
         return len(self.damaged)
 
     @cached_property
-    def _means(self) -> dict[str, Any]:
-        return means(self.channels.model, {each.y: each.y_axis for each in self.damaged}, self.rows)
+    def _moments(self) -> dict[str, Any]:
+        return moments(self.channels.model, {each.y: each.y_axis for each in self.damaged}, self.rows)
 
     def _compensate(self, layer: Layer) -> None:
-        before, after = self._means[layer.y], means(self.model, {layer.y: layer.y_axis}, self.rows)[layer.y]
+        mean, deviation = self._moments[layer.y]
         keep = self.channels.kept(layer.y, layer.y_axis, self.removed)
-        biases.add(self.model.graph, layer, (before if keep is None else before[keep]) - after)
+        if keep is not None:
+            mean, deviation = mean[keep], deviation[keep]
+        now, spread = moments(self.model, {layer.y: layer.y_axis}, self.rows)[layer.y]
+        try:
+            own = biases.bias_of(self.model.graph, layer, len(now))
+        except Unfit:
+            own = None
+        if own is not None and layer.weight in self.alone:
+            factor = np.clip(deviation / np.maximum(spread, 1e-12), 1 / _MOST_STRETCH, _MOST_STRETCH)
+            biases.scale(self.model.graph, layer, factor)
+            now = factor * (now - own) + own
+        biases.add(self.model.graph, layer, mean - now)
 
     def refit(self) -> tuple[int, int]:
         """Layer by layer, from the inputs: new weights W and bias b that minimise ||Y - X W - b||^2 + r ||W - W0||^2,
