@@ -1,1 +1,1 @@
-"""Readings and rewritings of ONNX graphs that several optimizers share."""
+"""What optimizers share about ONNX graphs: weights and layers, and channels that may be taken out."""
