@@ -298,6 +298,20 @@ def test_refusal_is_clear_when_values_inside_are_not_finite(make: Make, tmp_path
     assert error.code == "calibration" and "finite" in error.message
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["static-quantization", "mixed-precision", "float16", "weight-only", "codebook", "power-of-two", "four-bit-float"],
+)
+def test_refusal_is_clear_when_weights_are_not_finite(make: Make, tmp_path: Path, name: str) -> None:
+    weights = np.ones((64, 8))
+    weights[3, 3] = np.inf
+    source = tmp_path / "inf.onnx"
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("MatMul", ["h", "v"], ["y"])]
+    onnx.save(nets.model_of(nodes, {"w": weights, "v": np.ones((8, 64))}, ["n", 64]), source)
+    error = refused(make, name, source)
+    assert error.code in ("weights", "calibration") and "finite" in error.message
+
+
 def test_no_gain_is_said_when_there_are_no_weights(make: Make, tmp_path: Path) -> None:
     source = tmp_path / "relu.onnx"
     onnx.save(nets.model_of([helper.make_node("Relu", ["x"], ["y"])], {}, ["n", 64]), source)
