@@ -219,7 +219,7 @@ class Agent(threading.Thread):
             fetch = self.control.artifact if self.control is not None and download else None
             with contextlib.closing(self.store.obtain(placement.sha256, placement.size, fetch)) as verified:
                 if placement.format == "pmml":
-                    model = self._load_pmml(placement.sha256, verified)
+                    model = self._load_pmml(placement, verified)
                 else:
                     model = load_model(verified, placement.format, placement.provider)
             remark = model.warm()
@@ -228,12 +228,14 @@ class Agent(threading.Thread):
             self._models[key] = model
         return model
 
-    def _load_pmml(self, sha256: str, verified: Sealed) -> Model:
+    def _load_pmml(self, placement: Placement, verified: Sealed) -> Model:
+        if placement.provider != "cpu":
+            raise ModelError(f"PMML is scored on the CPU, not by the {placement.provider} provider")
         if self._scorer is None:
             runtime = self.runtime
             self._scorer = Scorer(runtime.options, runtime.snapshots.folder, runtime.index, self._publish)
         with verified.path() as path:
-            return PmmlModel(self._scorer, sha256, path.read_bytes())
+            return PmmlModel(self._scorer, placement.sha256, path.read_bytes())
 
     def _endpoint(self, spec: EndpointSpec, former: Endpoint | None, failed: dict[str, str]) -> Endpoint:
         deployments = [self._deployment(spec.name, p, failed.get(p.id, "")) for p in spec.deployments]

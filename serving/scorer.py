@@ -48,6 +48,7 @@ class Scorer(threading.Thread):
         self._run_folder = run_folder
         self._folder = os.open(run_folder, os.O_PATH)
         self._wish = wish_path(run_folder, index)
+        self._wanted = False  # whether the wish is there
         self._on_health = on_health
         self.up = False
         # Waiting for Java must not take the threads that other models' runs need.
@@ -70,6 +71,7 @@ class Scorer(threading.Thread):
             raise ModelError("PMML needs a JVM scorer: its environment `pmml` is not prepared on this machine")
         with self._lock:
             self._wish.touch()
+            self._wanted = True
             try:
                 self._attach(time.monotonic() + START_S)
                 found = self._load(name, document)
@@ -199,11 +201,15 @@ class Scorer(threading.Thread):
             if self._uses[name] <= 0:
                 del self._uses[name]
                 self._documents.pop(name, None)
-                with contextlib.suppress(EOFError, OSError, ValueError):  # with a lost scorer it is gone anyway
-                    if self._holder is not None:
-                        self._holder.settimeout(_SIGN_S)
-                        _ask(self._holder, {"op": "release", "model": name})
-        if not self._documents and self._holder is not None:
+                if self._holder is None:
+                    continue  # it went with the scorer that had it
+                try:
+                    self._holder.settimeout(_SIGN_S)
+                    _ask(self._holder, {"op": "release", "model": name})
+                except (EOFError, OSError, ValueError):
+                    # A late answer would be taken for the next one's: begin anew.
+                    self._drop_connections()
+        if not self._documents and self._wanted:
             self._part()
 
     def _recover(self) -> None:
@@ -226,6 +232,7 @@ class Scorer(threading.Thread):
     def _part(self) -> None:
         """Want no scorer any more."""
         self._wish.unlink(missing_ok=True)
+        self._wanted = False
         self._drop_connections()
 
     def _drop_connections(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -47,7 +48,12 @@ def main() -> None:
 def _hold(python: Path) -> None:
     """As `environment_store.held`, for as long as this process lives: nobody takes the environment away."""
     folder = python.parents[1]
-    handle = os.open(folder.parent / f".{folder.name}.use", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        handle = os.open(folder.parent / f".{folder.name}.use", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES):
+            raise
+        return  # read-only for us: on a server of its own it is put there by hand, and nobody removes it
     fcntl.flock(handle, fcntl.LOCK_SH)
     os.set_inheritable(handle, True)
 
