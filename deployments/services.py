@@ -19,6 +19,7 @@ from deployments.models import (
     Rollout,
     Target,
 )
+from registry import selectors as registered
 from registry.models import Artifact, Format, Verdict, VersionState
 from slipway import events
 from slipway.accounts import policy
@@ -26,7 +27,7 @@ from slipway.accounts.models import Project, User
 from slipway.api.problems import Conflict, Problem
 from slipway.audit.services import record
 
-SERVABLE = (Format.ONNX, Format.ORT)
+SERVABLE = (Format.ONNX, Format.ORT, Format.PMML)
 
 
 def target_default(*, project: Project) -> Target:
@@ -97,7 +98,12 @@ def artifact_check(*, endpoint: Endpoint, artifact: Artifact, forwarded: bool = 
         raise Conflict("The scan rejected this artifact; it cannot be deployed.")
     if artifact.format not in SERVABLE and not forwarded:
         raise Problem(
-            f"The slipway target serves ONNX and ORT; this artifact is {artifact.get_format_display()}.",
+            f"The slipway target serves ONNX, ORT and PMML; this artifact is {artifact.get_format_display()}.",
+            field="artifact",
+        )
+    if artifact.format == Format.PMML and not forwarded and registered.has_onnx(version):
+        raise Problem(
+            "This version has an ONNX export, which answers faster. PMML is served where there is none.",
             field="artifact",
         )
     if not artifact.attestation:

@@ -8,7 +8,7 @@ from django.core.paginator import InvalidPage
 from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet
 from django.shortcuts import get_object_or_404
 
-from registry.models import Alias, Artifact, Dataset, Format, Measurement, Model, Version, VersionState
+from registry.models import Alias, Artifact, Dataset, Format, Measurement, Model, Verdict, Version, VersionState
 from slipway.accounts import policy
 from slipway.accounts.models import Project
 from slipway.accounts.pages import Slice, newest, text_in
@@ -16,6 +16,7 @@ from slipway.audit.models import Entry
 from slipway.jobs.models import Job
 
 PAGE = 50
+ONNX_FORMATS = (Format.ONNX, Format.ORT)
 SORTS = {"name": "name", "newest": "-pk"}
 
 
@@ -169,10 +170,18 @@ def compare(user: Any, ids: list[int]) -> list[Version]:
     return [found[pk] for pk in ids]
 
 
+def has_onnx(version: Version) -> bool:
+    """Whether ONNX Runtime can answer for a version."""
+    return version.artifacts.filter(format__in=ONNX_FORMATS).exclude(verdict=Verdict.REJECTED).exists()
+
+
 def servable(user: Any, project: Project, limit: int = 100) -> QuerySet[Artifact]:
-    """Newest artifacts of ready versions that the inference server can load."""
+    """Newest artifacts of ready versions that the inference server can load; PMML only of those without ONNX."""
+    onnx = Artifact.objects.filter(version=OuterRef("version"), format__in=ONNX_FORMATS).exclude(verdict="rejected")
     rows = Artifact.objects.filter(
-        format__in=[Format.ONNX, Format.ORT], version__state=VersionState.READY, version__model__project=project
+        Q(format__in=ONNX_FORMATS) | Q(format=Format.PMML) & ~Exists(onnx),
+        version__state=VersionState.READY,
+        version__model__project=project,
     ).exclude(Q(verdict="rejected") | Q(attestation={}))
     return policy.visible(user, rows).select_related("version__model").order_by("-pk")[:limit]
 

@@ -18,8 +18,12 @@ from serving.control import Control, ControlError
 from serving.destination import UpstreamError
 from serving.document import Document, DocumentError, EndpointSpec, Placement, UpstreamSpec, parse_document
 from serving.model import Model, ModelError, load_model
+from serving.pmml_model import PmmlModel
 from serving.priority import give_way
 from serving.runtime import Runtime
+from serving.scorer import Scorer
+from serving.scorer_process import wish_path
+from serving.sealed import Sealed
 from serving.store import Store, StoreError
 from serving.table import Deployment, Endpoint, Table
 from serving.trust import Trust, TrustError
@@ -55,6 +59,7 @@ class Agent(threading.Thread):
         self._failed: dict[str, str] = {}
         self._lock = threading.Lock()  # reports are made up here, and in the loop when an upstream's state changes
         runtime.on_health = self._publish
+        self._scorer: Scorer | None = None  # made for the first PMML model
         self._refusal: tuple[str, set[str]] | None = None
         self._etag: str | None = None
         self._retry_at: float | None = None
@@ -187,6 +192,8 @@ class Agent(threading.Thread):
             self._retry_at, self._retries = None, 0
         used = {_key(d.placement) for d in table.deployments().values()}
         self._models = {key: model for key, model in self._models.items() if key in used}
+        if self._scorer is None:  # what an earlier process of this number wanted
+            wish_path(self.runtime.snapshots.folder, self.runtime.index).unlink(missing_ok=True)
         if not from_disk:
             self._save(document, table)
         self._failed = failed
@@ -211,12 +218,24 @@ class Agent(threading.Thread):
         if model is None:
             fetch = self.control.artifact if self.control is not None and download else None
             with contextlib.closing(self.store.obtain(placement.sha256, placement.size, fetch)) as verified:
-                model = load_model(verified, placement.format, placement.provider)
+                if placement.format == "pmml":
+                    model = self._load_pmml(placement, verified)
+                else:
+                    model = load_model(verified, placement.format, placement.provider)
             remark = model.warm()
             if remark:
                 log.warning("deployment %s: %s", placement.id, remark)
             self._models[key] = model
         return model
+
+    def _load_pmml(self, placement: Placement, verified: Sealed) -> Model:
+        if placement.provider != "cpu":
+            raise ModelError(f"PMML is scored on the CPU, not by the {placement.provider} provider")
+        if self._scorer is None:
+            runtime = self.runtime
+            self._scorer = Scorer(runtime.options, runtime.snapshots.folder, runtime.index, self._publish)
+        with verified.path() as path:
+            return PmmlModel(self._scorer, placement.sha256, path.read_bytes())
 
     def _endpoint(self, spec: EndpointSpec, former: Endpoint | None, failed: dict[str, str]) -> Endpoint:
         deployments = [self._deployment(spec.name, p, failed.get(p.id, "")) for p in spec.deployments]
@@ -296,6 +315,8 @@ class Agent(threading.Thread):
                 continue
             if deployment.upstream is not None and not deployment.upstream.ready:
                 status[ident] = _state(deployment, "failed", deployment.upstream.problem)
+            elif not deployment.well:
+                status[ident] = _state(deployment, "failed", "the JVM scorer is starting again")
             else:
                 status[ident] = _state(deployment, "ready", text)
         for ident in named - status.keys():

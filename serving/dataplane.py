@@ -127,7 +127,7 @@ class Dataplane:
             call.decode()
             call.input_s = time.perf_counter() - begun
             if not self._admit(call):
-                if call.batch_limit() > 1 or call.gate is not None:
+                if call.batch_limit() > 1 or call.gate is not None or call.model().compute is not None:
                     self._lane(call).add(call)
                     return
                 run_alone(call)
@@ -169,7 +169,8 @@ class Dataplane:
                 lane = holder.lane
                 if lane is None:
                     limit = call.gate.concurrency if call.gate is not None else None
-                    lane = holder.lane = Lane(self.runtime.compute, self._completions, limit)
+                    compute = call.model().compute or self.runtime.compute
+                    lane = holder.lane = Lane(compute, self._completions, limit)
         return lane
 
     def _returned(self, call: Call) -> None:

@@ -71,7 +71,7 @@ def answer_model(route: Route, endpoint: Endpoint) -> Answer:
         {
             "name": endpoint.name,
             "versions": sorted({d.version for d in endpoint.deployments}),
-            "platform": "onnxruntime_onnx" if model is not None else "forwarded",
+            "platform": model.platform if model is not None else "forwarded",
             **tensors,
         }
     )

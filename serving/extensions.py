@@ -89,8 +89,8 @@ def configuration(endpoint: Endpoint, deployment: Deployment) -> dict[str, Any]:
     most = deployment.batch_most
     config: dict[str, Any] = {
         "name": endpoint.name,
-        "platform": "onnxruntime_onnx",
-        "backend": "onnxruntime",
+        "platform": model.platform,
+        "backend": model.backend,
         "versions": sorted({d.version for d in endpoint.deployments}),
         # Shapes below are whole, first dimension included, as Triton has them for a size of 0.
         "max_batch_size": 0,

@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime as ort
 
 from serving.batching import UNMEASURED, measure
+from serving.compute import Compute
 from serving.protocol.datatypes import Datatype
 from serving.sealed import Sealed
 from serving.values import MAPS, PLAIN, SEQUENCE, classify, given, run_with_bfloat16, taken
@@ -63,17 +64,27 @@ def _tensors(nodes: list[ort.NodeArg], what: str) -> tuple[Tensor, ...]:
 class Model:
     """A session and its signature. `run` may be called from any thread."""
 
+    # As V2 metadata and Triton's configuration call it.
+    platform = "onnxruntime_onnx"
+    backend = "onnxruntime"
+    # Threads of its own, for a model that waits for another process; None: those of all.
+    compute: Compute | None = None
+
     def __init__(self, session: ort.InferenceSession, size: int) -> None:
         self.session = session
         # The session's own `run` checks what was checked here already, which costs a tenth of a small call.
         self._run = session._sess.run
-        self.size = size
         required = _tensors(session.get_inputs(), "input")
         # An initializer that is also an input has a default, and may be left out.
         defaults = _tensors(session.get_overridable_initializers(), "input")
-        self.inputs = (*required, *(replace(tensor, optional=True) for tensor in defaults))
-        self.outputs = _tensors(session.get_outputs(), "output")
-        tensors = (*self.inputs, *self.outputs)
+        inputs = (*required, *(replace(tensor, optional=True) for tensor in defaults))
+        self._describe(inputs, _tensors(session.get_outputs(), "output"), size)
+
+    def _describe(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], size: int) -> None:
+        """Take a signature; nothing is measured yet."""
+        self.size = size
+        self.inputs, self.outputs = inputs, outputs
+        tensors = (*inputs, *outputs)
         self.plain = all(t.kind == PLAIN and not t.optional for t in tensors)
         self.halves = frozenset(t.name for t in tensors if t.datatype.name == "BF16")
         self._direct = not self.halves and all(t.kind == PLAIN for t in tensors)
@@ -90,6 +101,11 @@ class Model:
         self.lane: Any = None  # the queue of this model's calls, made by the dataplane when first needed
         self.memory_bytes = size
         self.provider = "cpu"
+
+    @property
+    def well(self) -> bool:
+        """Whether it would answer now."""
+        return True
 
     def run(
         self, names: list[str], feeds: dict[str, np.ndarray], options: ort.RunOptions | None = None

@@ -27,6 +27,8 @@ class Options:
     token: str | None = None
     home: Path | None = None
     trust_keys: Path | None = None
+    pmml_python: Path | None = None  # of the prepared environment in which PMML is scored; None: PMML is refused
+    pmml_heap_mb: int = 512
     max_body: int = 64 << 20
     drain_s: float = 10.0
     keep_alive_s: float = 75.0
@@ -66,6 +68,9 @@ def parse_options(argv: Sequence[str], env: Mapping[str, str]) -> Options:
     add("--token-file", default=None, help="file holding the serving token")
     add("--home", default=env.get("SLIPWAY_SERVING_HOME"), help="keeps state.json and artifacts/")
     add("--trust-keys", default=None, help="PEM file of public keys: serve only what one of them signed")
+    pmml_help = "interpreter of the environment pmml: serve PMML by a JVM scorer"
+    add("--pmml-python", default=env.get("SLIPWAY_PMML_PYTHON") or None, help=pmml_help)
+    add("--pmml-heap-mb", default=env.get("SLIPWAY_PMML_HEAP_MB") or "512", help="Java heap of that scorer, in MiB")
     add("--max-body-mb", default="64", help="largest request body, in MiB")
     add("--drain-s", default="10", help="how long SIGTERM waits for requests in flight")
     add("--keep-alive-s", default="75", help="how long a connection may rest between two requests")
@@ -97,6 +102,8 @@ def parse_options(argv: Sequence[str], env: Mapping[str, str]) -> Options:
         token=env.get("SLIPWAY_SERVING_TOKEN") or None,
         home=home,
         trust_keys=Path(trust_keys) if trust_keys else None,
+        pmml_python=Path(found.pmml_python).absolute() if found.pmml_python and models is None else None,
+        pmml_heap_mb=_number(found.pmml_heap_mb, "--pmml-heap-mb", 64, 65536),
         max_body=_number(found.max_body_mb, "--max-body-mb", 1, 4096) << 20,
         drain_s=float(_number(found.drain_s, "--drain-s", 0, 3600)),
         keep_alive_s=float(_number(found.keep_alive_s, "--keep-alive-s", 1, 3600)),

@@ -28,6 +28,7 @@ import uvicorn.protocols.http.httptools_impl  # noqa: F401
 from serving.child import die_with_parent, leaving_signals, run_child
 from serving.compute import Cores
 from serving.options import Options
+from serving.scorer_process import ScorerProcess
 from serving.spread import Spread
 
 # A child that lived shorter than this failed to start: the next one waits, longer each time.
@@ -61,6 +62,7 @@ class Supervisor:
         self.run_folder = run_folder
         self.cores = Cores(len(os.sched_getaffinity(0)), options.processes)
         self.spread = Spread(options.processes)
+        self.scorer = ScorerProcess(options, run_folder) if options.pmml_python is not None else None
         self.children: dict[int, tuple[int, float]] = {}  # pid -> (index, started)
         self.due: dict[int, float] = {}  # index -> when to start it
         self.quick_deaths: dict[int, int] = {}
@@ -75,6 +77,8 @@ class Supervisor:
             self._start(index)
         while not self.stopping:
             now = time.monotonic()
+            if self.scorer is not None:
+                self.scorer.tend()
             timeout = min([1.0, *(max(0.0, at - now) for at in self.due.values())])
             info = signal.sigtimedwait(signals, timeout)
             if info is not None and info.si_signo != signal.SIGCHLD:
@@ -112,6 +116,9 @@ class Supervisor:
                 return
             if pid == 0:
                 return
+            if self.scorer is not None and pid == self.scorer.pid:
+                self.scorer.ended(status)
+                continue
             found = self.children.pop(pid, None)
             if found is None:
                 continue
@@ -140,13 +147,14 @@ class Supervisor:
         while self.children and time.monotonic() < deadline:
             signal.sigtimedwait({signal.SIGCHLD}, 0.2)
             self._reap()
-        if not self.children:
-            return 0
+        code = 1 if self.children else 0
         self._signal(signal.SIGKILL)
-        while self.children:
+        if self.scorer is not None:  # until now it answered for those that drained
+            self.scorer.signal(signal.SIGKILL)
+        while self.children or (self.scorer is not None and self.scorer.pid is not None):
             signal.sigtimedwait({signal.SIGCHLD}, 0.2)
             self._reap()
-        return 1
+        return code
 
     def _signal(self, number: int) -> None:
         for pid in self.children:

@@ -116,8 +116,9 @@ class Deployment:
 
     @property
     def well(self) -> bool:
-        """Whether it would answer, as far as is known: an upstream may have said that it is not ready."""
-        return self.model is not None or (self.upstream is not None and self.upstream.ready)
+        """Whether it would answer, as far as is known: an upstream may have said that it is not ready, a scorer
+        may be starting again."""
+        return self.model.well if self.model is not None else self.upstream is not None and self.upstream.ready
 
     @property
     def signature(self) -> Any:
@@ -220,7 +221,7 @@ class Endpoint:
         if len(live) == 1:
             return live[0]
         chosen = live[bisect.bisect_right(self._bounds, self._point(key), hi=len(live) - 1)]
-        return chosen if chosen.upstream is None or chosen.upstream.ready else self._instead(chosen, key)
+        return chosen if chosen.well else self._instead(chosen, key)
 
     def _instead(self, chosen: Deployment, key: str | bytes | None) -> Deployment:
         """Another one in the place of one that is not ready, by the weights among those that are."""

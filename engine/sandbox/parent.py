@@ -22,15 +22,15 @@ from engine.errors import EngineError
 from engine.sandbox.limits import Isolation, Limits, SandboxResult
 from engine.sandbox.watch import Watch
 
-_CHILD = Path(__file__).with_name("child.py")
-_ENGINE = _CHILD.parents[1]
+CHILD = Path(__file__).with_name("child.py")
+_ENGINE = CHILD.parents[1]
 
 
 @functools.cache
 def available() -> Isolation:
     """What the kernel offers, found by trying it once in a child; about 50 ms the first time."""
     probe = subprocess.run(
-        [sys.executable, "-I", str(_CHILD), "--probe"],
+        [sys.executable, "-I", str(CHILD), "--probe"],
         env={"PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
@@ -66,40 +66,22 @@ def run(
     answer) or `isolation` (the kernel offers too little and SLIPWAY_SANDBOX is not `off`; with `off`
     whatever it offers is still used).
     """
-    scratch = scratch.resolve()
-    out, work = _fresh(scratch / "out"), _fresh(scratch / "work")
-    resolved = {name: str(path.resolve(strict=True)) for name, path in inputs.items()}
-    folders = [str(path.resolve(strict=True)) for path in code]
-    # A private /dev/shm would hide what lies in the real one.
-    hidden = any(path.startswith("/dev/shm/") for path in [str(scratch), *resolved.values(), *folders])  # noqa: S108
+    spec = specification(task, params, inputs, scratch, limits, code, os.getpid())
+    out, work = Path(spec["out"]), Path(spec["work"])
     result_read, result_write = os.pipe()
-    spec = {
-        "task": task,
-        "params": dict(params),
-        "inputs": resolved,
-        "out": str(out),
-        "work": str(work),
-        "code": folders,
-        "readable": [str(_ENGINE), *resolved.values(), *folders],
-        "writable": [str(out), str(work)],
-        "limits": dataclasses.asdict(limits),
-        "shared_memory_mb": 0 if hidden else min(256, limits.memory_mb // 4),
-        "required": os.environ.get("SLIPWAY_SANDBOX") != "off",
-        "result_fd": result_write,
-        "parent": os.getpid(),
-    }
+    spec["result_fd"] = result_write
     started = time.monotonic()
     try:
         with tempfile.TemporaryFile() as stdin:
             stdin.write(json.dumps(spec).encode())
             stdin.seek(0)
             child = subprocess.Popen(
-                [str(python or sys.executable), "-I", "-u", str(_CHILD)],
+                [str(python or sys.executable), "-I", "-u", str(CHILD)],
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 cwd=work,
-                env=_environment(work, python, limits),
+                env=environment_of(work, python, limits),
                 pass_fds=(result_write,),
                 start_new_session=True,
             )
@@ -115,6 +97,38 @@ def run(
     return SandboxResult(value, out, time.monotonic() - started, watch.peak_bytes / 1024**2)
 
 
+def specification(
+    task: str,
+    params: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    scratch: Path,
+    limits: Limits,
+    code: Sequence[Path],
+    parent: int,
+) -> dict[str, Any]:
+    """What the child reads from its stdin, but for `result_fd`; makes the folders `out` and `work` anew."""
+    scratch = scratch.resolve()
+    out, work = _fresh(scratch / "out"), _fresh(scratch / "work")
+    resolved = {name: str(path.resolve(strict=True)) for name, path in inputs.items()}
+    folders = [str(path.resolve(strict=True)) for path in code]
+    # A private /dev/shm would hide what lies in the real one.
+    hidden = any(path.startswith("/dev/shm/") for path in [str(scratch), *resolved.values(), *folders])  # noqa: S108
+    return {
+        "task": task,
+        "params": dict(params),
+        "inputs": resolved,
+        "out": str(out),
+        "work": str(work),
+        "code": folders,
+        "readable": [str(_ENGINE), *resolved.values(), *folders],
+        "writable": [str(out), str(work)],
+        "limits": dataclasses.asdict(limits),
+        "shared_memory_mb": 0 if hidden else min(256, limits.memory_mb // 4),
+        "required": os.environ.get("SLIPWAY_SANDBOX") != "off",
+        "parent": parent,
+    }
+
+
 def _fresh(folder: Path) -> Path:
     """An empty folder: what an earlier attempt left must not look like this one's output."""
     if folder.is_symlink() or folder.is_file():
@@ -125,7 +139,8 @@ def _fresh(folder: Path) -> Path:
     return folder
 
 
-def _environment(work: Path, python: Path | None, limits: Limits) -> dict[str, str]:
+def environment_of(work: Path, python: Path | None, limits: Limits) -> dict[str, str]:
+    """Variables of the child: none of ours."""
     binaries = Path(python or sys.executable).parent
     threads = str(limits.threads)
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")

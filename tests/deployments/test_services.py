@@ -12,6 +12,7 @@ from deployments import services
 from deployments.models import DEPLOYMENT_TRANSITIONS, Deployment, DesiredState, Endpoint, Rollout, Target
 from deployments.rollouts import rollout_start
 from registry.models import Artifact, Version
+from registry.signing import attest
 from slipway.accounts.models import Project
 from slipway.api.problems import Conflict, Problem
 from tests.api.tools import race
@@ -111,7 +112,7 @@ def test_endpoint_is_refused_when_name_is_bad_or_taken(name: str, endpoint, proj
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"verdict": "rejected"}, Conflict), ({"format": "pmml"}, Problem), ({"format": "source"}, Problem),
+        ({"verdict": "rejected"}, Conflict), ({"format": "mar"}, Problem), ({"format": "source"}, Problem),
         ({"state": "pending"}, Conflict), ({"state": "rejected"}, Conflict), ({"attestation": {}}, Conflict),
     ],
 )  # fmt: skip
@@ -142,6 +143,19 @@ def test_artifact_is_refused_by_every_door_when_of_another_project(endpoint, art
         with pytest.raises(Problem, match="another project"):
             attempt()
     assert not Endpoint.objects.filter(name="new").exists() and not Rollout.objects.exists()
+
+
+def test_pmml_is_refused_when_its_version_has_onnx(artifacts, project) -> None:
+    named = {"format": "pmml", "sha256": "a" * 64, "size": 10, "file_name": "model.pmml"}
+    version = artifacts[1].version
+    pmml = Artifact.objects.create(
+        version=version, **named, attestation=attest(version, **named), uri="mlflow-artifacts:/0/x", verdict="clean"
+    )
+    with pytest.raises(Problem, match="has an ONNX export"):
+        services.endpoint_create(actor=None, project=project, name="new", artifact=pmml)
+    artifacts[1].delete()
+    endpoint = services.endpoint_create(actor=None, project=project, name="new", artifact=pmml)
+    assert endpoint.deployments.get().artifact == pmml
 
 
 def test_place_is_refused_when_endpoint_answers(endpoint, artifacts) -> None:

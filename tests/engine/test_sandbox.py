@@ -303,7 +303,7 @@ def poorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, st
         target = root / source.relative_to(HERE.parents[1])
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(source.read_text())
-    monkeypatch.setattr(parent, "_CHILD", root / "engine" / "sandbox" / "child.py")
+    monkeypatch.setattr(parent, "CHILD", root / "engine" / "sandbox" / "child.py")
     monkeypatch.setattr(parent, "_ENGINE", root / "engine")
 
     def replace(module: str, function: str) -> None:

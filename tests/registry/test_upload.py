@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 from django.test import Client
 
 from deployments.models import DesiredState
-from registry import storage, upload
+from registry import selectors, storage, upload
 from registry.models import Artifact, Model, Version
 from slipway import paths
 from slipway.audit.models import Entry
@@ -304,3 +304,38 @@ def test_pmml_becomes_onnx_when_its_export_job_runs(api) -> None:
     )
     assert artifact.parity["passed"] and artifact.parity["max_abs"] == 0 and artifact.signed is not None
     assert artifact.signature["inputs"] == [{"name": "a", "datatype": "FP64", "shape": [-1, 1]}]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_pmml_is_kept_as_it_is_for_a_scorer_when_it_has_no_exact_onnx(api, people) -> None:
+    import workers.export  # noqa: F401 - declares the kind
+    from deployments import services as deployments
+    from slipway.jobs.kernel import execute
+    from slipway.jobs.kinds import kind_of
+    from slipway.jobs.models import Job
+    from tests.serving.pmml_documents import BAYES
+
+    send(api, BAYES.encode(), file_name="bayes.pmml")
+    refused = Job.objects.get(kind="export")
+    execute(kind_of("export"), refused.pk)
+    execute(kind_of("prepare"), Job.objects.get(kind="prepare").pk)
+    Job.objects.filter(pk=refused.pk).update(available_at=Now())
+    execute(kind_of("export"), refused.pk)
+    refused.refresh_from_db()
+    assert refused.state == "failed" and "no way to ONNX for NaiveBayesModel" in refused.reason
+    job = Job.objects.exclude(pk=refused.pk).get(kind="export")
+    execute(kind_of("export"), job.pk)
+    job.refresh_from_db()
+    assert job.state == "succeeded", job.reason
+    artifact = Artifact.objects.get(format="pmml")
+    assert artifact.sha256 == hashlib.sha256(BAYES.encode()).hexdigest() and artifact.signed is not None
+    assert artifact.parity["passed"] and artifact.verdict == "clean"
+    assert [(t["name"], t["datatype"]) for t in artifact.signature["outputs"]] == [
+        ("animal", "BYTES"),
+        ("probability(cat)", "FP64"),
+        ("probability(dog)", "FP64"),
+    ]
+    project = artifact.version.model.project
+    assert artifact in selectors.servable(people["admin"], project)
+    endpoint = deployments.endpoint_create(actor=None, project=project, name="animals", artifact=artifact)
+    assert endpoint.deployments.get().artifact == artifact

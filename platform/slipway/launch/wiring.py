@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import psycopg2
 from psycopg2 import sql
 
+from engine.export.environments import digest_of
 from slipway import paths
 from slipway.launch import keys
 from slipway.launch.errors import LaunchError
@@ -38,6 +39,8 @@ def environment(*, postgres: Postgres | None, redis: Redis | None, mlflow_port: 
         "SLIPWAY_CONTROL_URL": f"http://{reachable}:{paths.port()}",
         "SLIPWAY_SERVING_HOME": str(paths.serving()),
         "SLIPWAY_SIGNING_KEY_FILE": str(paths.signing_key()),
+        # There once something was exported that needs it; until then servers say that it is missing.
+        "SLIPWAY_PMML_PYTHON": _given("SLIPWAY_PMML_PYTHON") or str(_pmml_python()),
         "SLIPWAY_TRUST_KEYS": _given("SLIPWAY_TRUST_KEYS") or str(paths.trusted_keys()),
         "SLIPWAY_SECRET_KEY": _given("SLIPWAY_SECRET_KEY") or keys.secret(secrets, "secret-key"),
         "SLIPWAY_SERVING_TOKEN": _given("SLIPWAY_SERVING_TOKEN") or keys.secret(secrets, "serving-token"),
@@ -55,6 +58,11 @@ def environment(*, postgres: Postgres | None, redis: Redis | None, mlflow_port: 
         **package_environment(Path(sys.executable)),
         **_usable_home(),
     }
+
+
+def _pmml_python() -> Path:
+    """Interpreter of the environment in which PMML is exported and scored."""
+    return paths.environments() / digest_of(paths.REPOSITORY / "locks" / "pmml.txt") / "bin" / "python"
 
 
 def _given(name: str) -> str:
