@@ -48,6 +48,7 @@ class Environment:
     max_upload_mb: int = field(default_factory=lambda: int(os.environ.get("SLIPWAY_MAX_UPLOAD_MB", "2048")))
     environments_gb: int = field(default_factory=lambda: int(os.environ.get("SLIPWAY_ENVIRONMENTS_GB", "20")))
     environments_days: int = field(default_factory=lambda: int(os.environ.get("SLIPWAY_ENVIRONMENTS_DAYS", "30")))
+    search_trials: int = field(default_factory=lambda: int(os.environ.get("SLIPWAY_SEARCH_TRIALS", "2")))
     admin_password: str = field(default_factory=lambda: os.environ.get("SLIPWAY_ADMIN_PASSWORD", ""))
     sandbox: str = field(default_factory=lambda: os.environ.get("SLIPWAY_SANDBOX", "on"))
     failpoint: str = field(default_factory=lambda: os.environ.get("SLIPWAY_FAILPOINT", ""))
