@@ -18,11 +18,11 @@ import pytest
 from sklearn.datasets import load_digits
 
 from engine.errors import EngineError
-from engine.export import environments
+from engine.export import environments, installing
 from engine.export.base import exporter, exporters
 from engine.sandbox import Limits, run
 from engine.scan.source import scan
-from tests.engine.conftest import ROOT, Task
+from tests.engine.conftest import ROOT, TOOLS, Task
 
 EXPORT = "engine.export.tasks:export"
 NAMED = {"archive_name": "digits", "archive_version": "2.1"}
@@ -33,7 +33,7 @@ LIMITS = Limits(seconds=120, memory_mb=6144)
 def torch_python(environments_root: Path) -> Path:
     """The PyTorch environment, made from the lock as a worker does (1.2 GB; a kept one where there is one)."""
     return environments.prepare(
-        ROOT / "locks" / "torch.txt", environments_root, print, ("torch", "onnxscript", "onnxruntime")
+        ROOT / "locks" / "torch.txt", environments_root, print, ("torch", "onnxscript", "onnxruntime"), TOOLS
     )
 
 
@@ -282,7 +282,7 @@ def fake_torch(folder: Path, cuda: str | None) -> tuple[Path, str]:
 def test_environment_is_refused_when_pip_has_no_cpu_build(
     cuda: str | None, hashed: bool, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if environments.has_gpu():
+    if installing.has_gpu():
         pytest.skip("a CUDA build is welcome where there is a GPU")
     _, digest = fake_torch(tmp_path, cuda)
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
