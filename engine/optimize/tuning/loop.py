@@ -78,11 +78,11 @@ class Tuning:
         weights = list(graph.weights.values())
         # Scales and biases are few, and shrinking them only moves the layers' means.
         groups = [
-            {"params": [each for each in weights if each.ndim > 1], "weight_decay": _DECAY},
-            {"params": [each for each in weights if each.ndim <= 1], "weight_decay": 0.0},
+            {"params": [each for each in weights if _is_matrix(each)], "weight_decay": _DECAY},
+            {"params": [each for each in weights if not _is_matrix(each)], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=plan.learning_rate)
-        self.masks = [(each, each.detach() != 0) for each in weights if each.ndim > 1] if plan.keep_zeros else []
+        self.masks = [(each, each.detach() != 0) for each in weights if _is_matrix(each)] if plan.keep_zeros else []
 
     def run(self, train: Batch, held: Batch) -> Outcome:
         started = time.monotonic()
@@ -160,6 +160,11 @@ class Tuning:
             loss.backward()
             total += loss.item()
         return total
+
+
+def _is_matrix(weight: Any) -> bool:
+    """A bias may have dimensions of 1 besides its own (scikit-learn's have), and zeros that no pruning made."""
+    return sum(size > 1 for size in weight.shape) > 1
 
 
 def _share(way: float) -> float:
