@@ -25,6 +25,8 @@ check: install-test  ## Style, types, import direction, Django's own checks
 
 # Both runs of the tests use the same prepared environments.
 pytest: export SLIPWAY_TEST_ENVIRONMENTS ?= $(CURDIR)/.slipway/test-environments
+# uv takes half of pip's time for the same packages; the tests of installing itself try both.
+pytest: export SLIPWAY_INSTALLER ?= uv
 pytest: install-test
 	@$(BIN)/python -m slipway.launch.browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not e2e and not chaos" $(PYTEST_ARGS)

@@ -30,6 +30,7 @@ from engine import sandbox  # noqa: E402
 from engine.errors import EngineError  # noqa: E402
 from engine.export import environments  # noqa: E402
 from engine.export.base import exporters  # noqa: E402
+from engine.export.installing import Tools  # noqa: E402
 from engine.export.sources.base import source_of  # noqa: E402
 
 LIMITS = sandbox.Limits(seconds=600, memory_mb=6144)
@@ -44,7 +45,7 @@ class Bench:
         """Interpreter of an environment; None for this one."""
         if name is None:
             return None
-        return environments.prepare(ROOT / "locks" / f"{name}.txt", self.kept)
+        return environments.prepare(ROOT / "locks" / f"{name}.txt", self.kept, tools=Tools("uv"))
 
     def run(self, task: str, python: Path | None = None, params: dict[str, Any] | None = None, **inputs: Path) -> Any:
         return sandbox.run(

@@ -237,7 +237,10 @@ class VersionViewSet(RowList, mixins.ListModelMixin, mixins.RetrieveModelMixin, 
         shape = shapes.PrepareRequest(data=request.data)
         shape.is_valid(raise_exception=True)
         job = environments.environment_request(
-            actor=request.user, version=self.get_object(), name=shape.validated_data["name"]
+            actor=request.user,
+            version=self.get_object(),
+            name=shape.validated_data["name"],
+            requirements=shape.validated_data.get("requirements"),
         )
         return Response(JobSerializer(job).data, status=202, headers={"Location": f"/api/v1/jobs/{job.pk}"})
 

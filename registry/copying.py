@@ -19,7 +19,9 @@ _COPIED = (
 # The ORM's column defaults are written out: a column added to either table must be added here (the tests say so).
 _STATEMENT = f"""
 WITH held AS (
-    SELECT artifact.*, origin.framework, origin.signature AS version_signature
+    SELECT artifact.*, origin.framework, origin.signature AS version_signature, origin.packages, jsonb_strip_nulls(
+        jsonb_build_object('requirements', origin.params->'requirements', 'python', origin.params->'python',
+            'requirements_refused', origin.params->'requirements_refused')) AS recorded
     FROM registry_artifact artifact
     JOIN registry_version origin ON origin.id = artifact.version_id
     JOIN registry_model model ON model.id = origin.model_id
@@ -34,10 +36,11 @@ WITH held AS (
     RETURNING id, last_number
 ), version AS (
     INSERT INTO registry_version (
-        model_id, number, state, reason, origin, framework, signature, metrics, params, baseline, card, approval,
-        mlflow_run_id, mlflow_source, created_by_id, revision)
+        model_id, number, state, reason, origin, framework, signature, metrics, params, packages, baseline, card,
+        approval, mlflow_run_id, mlflow_source, created_by_id, revision)
     SELECT numbered.id, numbered.last_number, '{VersionState.READY.value}', '', '{Origin.COPY.value}', held.framework,
-           held.version_signature, '{{}}', '{{}}', '{{}}', '', 'none', held.mlflow_run_id, '', %(actor)s, 1
+           held.version_signature, '{{}}', held.recorded, held.packages, '{{}}', '', 'none', held.mlflow_run_id, '',
+           %(actor)s, 1
     FROM numbered, held
     RETURNING *
 ), artifact AS (

@@ -11,7 +11,6 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from django.db import transaction
@@ -19,10 +18,12 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from engine.export import bill, environment_store, environments
-from engine.export.base import Exporter, exporters
+from engine.errors import EngineError
+from engine.export import bill, environment_store
+from engine.export.base import exporters
 from engine.export.sources.base import sources
-from registry.models import Artifact, Environment, EnvironmentState, Version
+from registry.models import Artifact, Environment, EnvironmentOrigin, EnvironmentState, Resolution, Version
+from registry.packages import Plan, packages_set, plan_for, resolution_of
 from slipway import paths
 from slipway.accounts import policy
 from slipway.accounts.models import User
@@ -30,28 +31,21 @@ from slipway.api.problems import Conflict, Problem
 from slipway.jobs.models import Job
 from slipway.jobs.services import submit
 
-OWN = "base"  # the worker's own packages
-
 
 @dataclass(frozen=True)
 class Way:
-    """A format and whether this version can have it. `environment` is empty where the worker's own packages do."""
+    """A format and whether this version can have it. `environment` is empty where the worker's own packages do;
+    `origin` says where the packages come from, `reason` why they could not be had."""
 
     exporter: str
     label: str
     format: str
     why_not: str
     environment: str
+    origin: str
+    reason: str
     prepared: Environment | None
     artifact: Artifact | None
-
-
-def lock_of(name: str) -> Path:
-    """The lock of an environment. Problem 404 for a name that none has."""
-    known = {one.environment(kind) for one in exporters().values() for kind in sources()} - {None}
-    if name != OWN and name not in known:
-        raise Problem(f"There is no environment “{name[:60]}”.", code="not_found", status=404)
-    return paths.REPOSITORY / "locks" / f"{name}.txt"
 
 
 def ways_of(version: Version) -> list[Way]:
@@ -59,50 +53,91 @@ def ways_of(version: Version) -> list[Way]:
     made: dict[Any, Artifact] = {}
     for artifact in Artifact.objects.filter(version=version).order_by("id"):
         made[artifact.recipe.get("exporter")] = artifact
+    possible = {one.name: one.why_not(version.framework) or "" for one in exporters().values()}
+    kits = {one.environment(version.framework) for one in exporters().values() if not possible[one.name]}
+    plans: dict[str | None, Plan] = {}
+    refused = ""
+    try:
+        plans = {kit: plan_for(version, kit) for kit in kits}
+    except EngineError as error:
+        refused = error.message
+    keys = [plan.wanted for plan in plans.values() if plan.lock is None]
+    reasons = {row.wanted: row.reason for row in Resolution.objects.filter(wanted__in=keys)} if keys else {}
     prepared = {row.digest: row for row in Environment.objects.all()}
-    return [_way(one, version.framework, made, prepared) for one in exporters().values()]
-
-
-def _way(one: Exporter, framework: str, made: dict[Any, Artifact], prepared: dict[str, Environment]) -> Way:
-    why = one.why_not(framework) or ""
-    name = "" if why else one.environment(framework) or ""
-    row = prepared.get(environments.digest_of(lock_of(name))) if name else None
-    return Way(one.name, one.label, one.format, why, name, row, made.get(one.name))
-
-
-def environment_request(*, actor: User | None, version: Version, name: str) -> Job:
-    """A job that prepares an environment and proves it with this version; the one under way if there is one."""
-    policy.require(actor, policy.WRITE, version.model.project_id)
-    digest = environments.digest_of(lock_of(name))
-    with transaction.atomic():
-        row, _ = Environment.objects.select_for_update().get_or_create(digest=digest, defaults={"name": name})
-        if row.state == EnvironmentState.PREPARING and row.job is not None and row.job.is_live:
-            return row.job
-        job = submit(
-            "prepare",
-            project=version.model.project,
-            params={"name": name, "version_id": version.pk},
-            actor=actor,
-            subject=f"environment {name}",
+    ways = []
+    for one in exporters().values():
+        why = possible[one.name] or refused
+        plan = None if why else plans[one.environment(version.framework)]
+        needs = plan is not None and plan.origin != EnvironmentOrigin.WORKER
+        ways.append(
+            Way(
+                exporter=one.name,
+                label=one.label,
+                format=one.format,
+                why_not=why,
+                environment=plan.name if plan and needs else "",
+                origin=plan.origin if plan else "",
+                reason=reasons.get(plan.wanted, "") if plan else "",
+                prepared=prepared.get(plan.digest) if plan and needs else None,
+                artifact=made.get(one.name),
+            )
         )
-        row.state, row.reason, row.job = EnvironmentState.PREPARING, "", job
-        row.save(update_fields=["state", "reason", "job"])
+    return ways
+
+
+@transaction.atomic
+def environment_request(
+    *, actor: User | None, version: Version, name: str, requirements: list[str] | None = None
+) -> Job:
+    """A job that prepares an environment and proves it with this version; the one under way if there is one.
+
+    requirements: the version's own list from now on, in place of the recorded one; None leaves it as it is.
+    """
+    policy.require(actor, policy.WRITE, version.model.project_id)
+    if requirements is not None and actor is not None:
+        version = packages_set(actor=actor, version=version, lines=requirements)
+    plan = plan_for(version, name)
+    row: Environment | Resolution | None = None
+    if plan.lock is None:
+        row = resolution_of(plan)
+    elif plan.origin != EnvironmentOrigin.WORKER:
+        defaults = {"name": plan.name, "origin": plan.origin}
+        row, _ = Environment.objects.select_for_update().get_or_create(digest=plan.digest, defaults=defaults)
+    under_way = not isinstance(row, Environment) or row.state == EnvironmentState.PREPARING
+    if row is not None and under_way and row.job is not None and row.job.is_live:
+        return row.job
+    job = submit(
+        "prepare",
+        project=version.model.project,
+        params={"name": name, "version_id": version.pk},
+        actor=actor,
+        subject=f"environment {name}",
+    )
+    if row is not None:
+        row.reason, row.job = "", job
+        if isinstance(row, Environment):
+            row.state = EnvironmentState.PREPARING
+        row.save()
     return job
 
 
-def environment_prepared(*, name: str, digest: str, size: int | None, seconds: float | None) -> None:
+def environment_prepared(*, plan: Plan, size: int | None, seconds: float | None) -> None:
     """Says that it is there; `size` and `seconds` are None where it was there before."""
-    packages = [f"{each.name} {each.version}" for each in bill.packages_of(environments.text_of(lock_of(name)))]
+    packages = [f"{each.name} {each.version}" for each in bill.packages_of(plan.lock or "")]
     values: dict[str, Any] = {"state": EnvironmentState.READY, "reason": "", "packages": packages}
     if seconds is not None:
         values |= {"size": size, "seconds": seconds, "prepared_at": Now()}
-    Environment.objects.update_or_create(digest=digest, defaults=values, create_defaults={**values, "name": name})
+    _environment_told(plan, values)
 
 
-def environment_failed(*, name: str, digest: str, reason: str) -> None:
+def environment_failed(*, plan: Plan, reason: str) -> None:
     """Says why it is not there."""
-    values = {"state": EnvironmentState.FAILED, "reason": reason[:500]}
-    Environment.objects.update_or_create(digest=digest, defaults=values, create_defaults={**values, "name": name})
+    _environment_told(plan, {"state": EnvironmentState.FAILED, "reason": reason[:500]})
+
+
+def _environment_told(plan: Plan, values: dict[str, Any]) -> None:
+    first = {**values, "name": plan.name, "origin": plan.origin}
+    Environment.objects.update_or_create(digest=plan.digest, defaults=values, create_defaults=first)
 
 
 def environment_used(*, digest: str) -> None:
@@ -142,10 +177,17 @@ def _remove(row: Environment) -> None:
 
 
 def file_of(version: Version, file: str) -> str:
-    """One of `FILES`, of the environment of the version's own framework. KeyError for another name."""
+    """One of `FILES`, of the environment that loads the version. KeyError for another name. EngineError or Problem
+    where its packages are not known yet."""
     kind = sources().get(version.framework)
-    lock = environments.text_of(lock_of((kind.environment if kind else None) or OWN))
-    return FILES[file](version, lock)
+    plan = plan_for(version, kind.environment if kind else None)
+    if plan.lock is None:
+        raise Problem(
+            "The version's own packages are not resolved yet: prepare its environment first.",
+            code="unresolved",
+            status=409,
+        )
+    return FILES[file](version, plan.lock)
 
 
 FILES: dict[str, Callable[[Version, str], str]] = {

@@ -99,6 +99,7 @@ class Version(models.Model):
     signature = models.JSONField(default=dict)
     metrics = models.JSONField(default=dict)
     params = models.JSONField(default=dict)
+    packages = models.JSONField(default=list, blank=True)
     baseline = models.JSONField(default=dict)
     card = models.TextField(blank=True)
     approval = models.CharField(max_length=10, choices=Approval.choices, default=Approval.NONE)
@@ -300,10 +301,17 @@ class EnvironmentState(models.TextChoices):
     EVICTED = "evicted", _("Removed")
 
 
+class EnvironmentOrigin(models.TextChoices):
+    WORKER = "worker", _("the worker's own packages")
+    KIT = "kit", _("fixed kit")
+    OWN = "own", _("the version's own packages")
+
+
 class Environment(models.Model):
-    """Packages that some frameworks or formats need, installed once for each lock."""
+    """Packages that some frameworks, formats or versions need, installed once for each lock."""
 
     name = models.CharField(max_length=60)
+    origin = models.CharField(max_length=8, choices=EnvironmentOrigin.choices, default=EnvironmentOrigin.KIT)
     digest = models.CharField(max_length=60, unique=True)
     state = models.CharField(max_length=12, choices=EnvironmentState.choices, default=EnvironmentState.PREPARING)
     reason = models.CharField(max_length=500, blank=True)
@@ -320,7 +328,26 @@ class Environment(models.Model):
         ordering = ["-id"]
         constraints = [
             models.CheckConstraint(condition=Q(state__in=EnvironmentState.values), name="environment_state_known"),
+            models.CheckConstraint(condition=Q(origin__in=EnvironmentOrigin.values), name="environment_origin_known"),
         ]
 
     def __str__(self) -> str:
         return self.name
+
+
+class Resolution(models.Model):
+    """What a list of requirements was resolved to: asked once, kept, so that every export gets the same packages."""
+
+    wanted = models.CharField(max_length=64, unique=True)
+    name = models.CharField(max_length=60)
+    requirements = models.JSONField(default=list)
+    lock = models.TextField(blank=True)
+    reason = models.CharField(max_length=500, blank=True)
+    job = models.ForeignKey("jobs.Job", on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.wanted[:12]}"

@@ -86,7 +86,7 @@ def standing_of(search: Search) -> Standing:
 
 
 def state_of(search: Search) -> str:
-    """Of its job; between two looks it waits in the queue, which is still running to a person."""
+    """Of its job; between two trials it waits in the queue, which is still running to a person."""
     if search.job is None:
         return str(State.FAILED)
     if search.job.state == State.QUEUED and search.deadline is not None and search.stopped_at is None:

@@ -96,7 +96,7 @@ def _check_rows(artifact: Artifact, dataset: Dataset, calibration: Dataset | Non
 
 
 def search_begin(*, search: Search) -> Search:
-    """Sets the clock at the first attempt. After a cancel or a failure it goes on from where it stood, and what was
+    """Starts the clock once. After a cancel or a failure it goes on from where it stood, and what was
     cancelled then is tried again."""
     with transaction.atomic():
         row = Search.objects.select_for_update(no_key=True, of=("self",)).get(pk=search.pk)

@@ -6,6 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
+from engine.export.requirements import LONGEST, MOST
 from registry import environments
 from registry.models import (
     Alias,
@@ -178,6 +179,10 @@ class Way(serializers.Serializer):
     possible = serializers.SerializerMethodField()
     why_not = serializers.CharField(help_text="Empty where it is possible.")
     environment = serializers.CharField(help_text="Empty where the worker's own packages do.")
+    origin = serializers.CharField(
+        help_text="Where the packages come from: worker, kit or own; empty where it is not possible."
+    )
+    reason = serializers.CharField(help_text="Why the version's own packages could not be had.")
     prepared = serializers.SerializerMethodField(help_text="Whether that environment is ready.")
     artifact = serializers.SerializerMethodField(help_text="The newest artifact of this exporter.")
 
@@ -195,13 +200,22 @@ class EnvironmentSerializer(serializers.ModelSerializer):
     class Meta:
         model = Environment
         fields = [
-            "id", "name", "digest", "state", "reason", "packages", "size", "seconds", "uses", "prepared_at", "used_at",
-            "job",
+            "id", "name", "origin", "digest", "state", "reason", "packages", "size", "seconds", "uses",
+            "prepared_at", "used_at", "job",
         ]  # fmt: skip
 
 
 class PrepareRequest(serializers.Serializer):
-    name = serializers.CharField(max_length=60, help_text="Of the environment, as `formats` says.")
+    name = serializers.CharField(
+        max_length=60, help_text="Of the environment, as `formats` says; `base` where the worker's own packages do."
+    )
+    requirements = serializers.ListField(
+        child=serializers.CharField(max_length=LONGEST),
+        required=False,
+        max_length=MOST,
+        help_text="The version's own list of packages (`name==1.2`) from now on, in place of the recorded one; "
+        "an empty list goes back to that.",
+    )
 
 
 class OptimizeRequest(serializers.Serializer):

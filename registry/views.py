@@ -316,7 +316,11 @@ def version_environment(request: SignedIn, pk: int, file: str) -> HttpResponse:
     row = selectors.version_get(request.user, pk)
     if file not in environments.FILES:
         raise Http404
-    answer = HttpResponse(environments.file_of(row, file), content_type="text/plain; charset=utf-8")
+    outcome = attempt(lambda: environments.file_of(row, file))
+    if outcome.value is None:
+        messages.error(request, outcome.failure.text if outcome.failure else "")
+        return redirect("version-export", row.pk)
+    answer = HttpResponse(outcome.value, content_type="text/plain; charset=utf-8")
     answer["Content-Disposition"] = f'attachment; filename="{file}"'
     return answer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from engine.sandbox import Limits, SandboxResult
 from registry import results, storage
 from registry.mlflow import gateway
 from registry.mlflow.locations import location_of
-from registry.models import Dataset, DatasetRole, Format, Verdict, Version
+from registry.models import Dataset, DatasetRole, EnvironmentOrigin, Format, Verdict, Version
+from registry.packages import plan_for
 from registry.services import export_request
 from slipway.jobs.context import JobContext
 from slipway.jobs.kernel import job_of
@@ -80,7 +80,7 @@ def ingest(job: JobContext, params: IngestParams) -> Done:
             framework=scanned["framework"],
             signature=scanned["signature"] or {},
             metrics=dict(run.metrics) if run else {},
-            params={"requirements": scanned["requirements"], "run": dict(run.params) if run else {}},
+            params={**_packages(scanned), "run": dict(run.params) if run else {}},
             baseline=baseline,
             verdict=scanned["verdict"],
             reason=" ".join(reasons)[:1000],
@@ -112,6 +112,11 @@ def ingest(job: JobContext, params: IngestParams) -> Done:
         return {"artifact": artifact.pk, "state": version.state}
 
     return Done({"sha256": digest}, commit=commit)
+
+
+def _packages(scanned: dict[str, Any]) -> dict[str, Any]:
+    """What the scan says of the model's environment, as `registry.packages` reads it."""
+    return {name: scanned[name] for name in ("requirements", "requirements_refused", "python")}
 
 
 def _datasets(job: JobContext, run_id: str, scratch: Path) -> dict[str, dict[str, Any]]:
@@ -167,10 +172,11 @@ def export_version(job: JobContext, params: ExportParams) -> Done | Later:
     """Converts a version in the sandbox, proves that it predicts the same, stores it."""
     version = Version.objects.select_related("model__project").get(pk=params.version_id)
     plugin = exporter(params.exporter)
-    environment = None if plugin.why_not(version.framework) else plugin.environment(version.framework)
-    if environment and (later := waits_for(environment, version)):
+    kit = None if plugin.why_not(version.framework) else plugin.environment(version.framework)
+    plan = plan_for(version, kit)
+    if later := waits_for(plan, version):
         return later
-    with scratch_folder(job) as scratch, prepared(job, environment) if environment else nullcontext() as python:
+    with scratch_folder(job) as scratch, prepared(job, plan) as python:
         with job.step("fetch"):
             inputs, dataset = source_and_rows(version, scratch)
             job.progress(0.2)
@@ -234,7 +240,8 @@ def export_version(job: JobContext, params: ExportParams) -> Done | Later:
             recipe={
                 "exporter": params.exporter,
                 "options": params.options,
-                "environment": environment,
+                "environment": None if plan.origin == EnvironmentOrigin.WORKER else plan.name,
+                "packages": plan.origin,
                 "opset": value.get("opset"),
                 "labels": value.get("labels"),
                 **({"converter": value["converter"]} if value.get("converter") else {}),

@@ -15,15 +15,18 @@ from django.utils.translation import gettext_lazy as _
 from pydantic import BaseModel
 
 from engine.errors import EngineError
+from engine.optimize.base import optimizers
 from engine.optimize.lab.plan import next_recipes
 from engine.optimize.lab.trial import Measured, Survey
 from engine.sandbox import Limits
 from registry import results, searches, storage
+from registry.packages import kit_plan
 from registry.search_models import TRIAL_LIVE, Search
 from slipway.environment import environment
 from slipway.jobs.context import JobContext
 from slipway.jobs.kinds import Done, Later, job_kind
 from workers.common import FETCH_LIMIT, artifact_file, dataset_file, file_digest, placed, sandboxed, scratch_folder
+from workers.environments import prepared
 from workers.runs import job_run
 from workers.variants import (
     measured_file,
@@ -49,9 +52,9 @@ class SearchParams(BaseModel):
 def search(job: JobContext, params: SearchParams) -> Done | Later:
     """Looks at the model once, then keeps trials going until nothing is left to try or the budget is spent."""
     row = SEARCHES.get(pk=params.search_id)
-    row.deadline = searches.search_begin(search=row).deadline
     if not row.baseline:
         _look(job, row)
+    row.deadline = searches.search_begin(search=row).deadline
     ended = list(row.trials.exclude(state__in=TRIAL_LIVE))
     live = row.trials.filter(state__in=TRIAL_LIVE).count()
     left = seconds_left(row)
@@ -102,6 +105,7 @@ def _look(job: JobContext, row: Search) -> None:
                 artifact=artifact, dataset=row.dataset, job_id=job.id, run_id=run_id,
                 measured={**measured, "speedup": 1.0},
             )  # fmt: skip
+        _kits(job, row)
         with job.step("sensitivity"):
             sensitivity = _sensitivity(job, {**told, "seed": goal.seed}, {**rows, "model": model}, scratch)
         run_figures(run_id, artifact, measured, goal=str(row.goal)[:500])
@@ -113,6 +117,17 @@ def _look(job: JobContext, row: Search) -> None:
         profile=measured["profile"],
         sensitivity=sensitivity,
     )
+
+
+def _kits(job: JobContext, row: Search) -> None:
+    """Installs what its recipes may need before the clock starts: the first time that takes minutes."""
+    known = {"calibration", *(["training"] if row.training else [])}
+    for name in sorted({one.environment or "" for one in optimizers().values() if one.needs <= known} - {""}):
+        try:
+            with prepared(job, kit_plan(name)):
+                pass
+        except EngineError as error:
+            job.log(f"What needs the environment {name} will not be made: {error.message}", level="warning")
 
 
 def look_task(

@@ -12,14 +12,13 @@ from engine.optimize.recipe import Recipe
 from registry import results
 from registry.models import Artifact, Dataset, DatasetRole
 from slipway.jobs.context import JobContext
-from slipway.jobs.kinds import Done, Later, job_kind
+from slipway.jobs.kinds import Done, job_kind
 from workers.common import artifact_file, dataset_file, evaluation_rows, placed, scratch_folder
 from workers.runs import job_run
 from workers.variants import (
     made_variant,
     measured_file,
     parted,
-    recipe_waits,
     run_figures,
     subject_of,
     variant_kept,
@@ -68,12 +67,10 @@ class OptimizeParams(BaseModel):
 
 
 @job_kind("optimize", queue="optimize", params=OptimizeParams, label=_("Optimize"))
-def optimize(job: JobContext, params: OptimizeParams) -> Done | Later:
+def optimize(job: JobContext, params: OptimizeParams) -> Done:
     """Makes a variant, then measures it and its parent in alternating rounds on the same rows."""
     parent = Artifact.objects.select_related("version__model__project").get(pk=params.artifact_id)
     recipe = Recipe.of((params.optimizer, params.options)).checked()
-    if (wait := recipe_waits(recipe, parent.version)) is not None:
-        return wait
     with scratch_folder(job) as scratch:
         with job.step("fetch"):
             model = placed(artifact_file(parent), scratch / "parent.onnx")

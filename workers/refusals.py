@@ -41,6 +41,8 @@ def scanned_source(job: JobContext, source: Path, scratch: Path) -> dict[str, An
             "framework": "",
             "signature": {"inputs": [], "outputs": []},
             "requirements": [],
+            "requirements_refused": [],
+            "python": "",
         }
     for each in found["findings"]:
         if each["level"] == "rejected":

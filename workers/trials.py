@@ -17,7 +17,7 @@ from engine.optimize.recipe import Recipe
 from registry import searches
 from registry.search_models import Search, SearchTrial, TrialState
 from slipway.jobs.context import JobContext
-from slipway.jobs.kinds import Done, Later, job_kind
+from slipway.jobs.kinds import Done, job_kind
 from workers.common import artifact_file, placed, scratch_folder
 from workers.lab import ROUNDS, SEARCHES, cost_of, look_task, rows_of, seconds_left
 from workers.runs import job_run
@@ -25,7 +25,6 @@ from workers.variants import (
     OPTIMIZE_LIMITS,
     made_variant,
     measured_file,
-    recipe_waits,
     run_figures,
     subject_of,
     variant_kept,
@@ -41,15 +40,13 @@ class TrialParams(BaseModel):
 
 
 @job_kind("trial", queue="optimize", params=TrialParams, label=_("Trial"), ended=searches.trial_job_ended)
-def trial(job: JobContext, params: TrialParams) -> Done | Later:
+def trial(job: JobContext, params: TrialParams) -> Done:
     """Makes one variant, judges it, and measures it beside the model it was made from. What cannot be made, and what
     breaks the promise, is a finding too; neither leaves an artifact."""
     row = SearchTrial.objects.select_related("search").get(pk=params.trial_id)
     row.search = SEARCHES.get(pk=row.search_id)
     recipe = Recipe.model_validate(row.recipe)
     searches.trial_begin(trial=row)
-    if (wait := recipe_waits(recipe, row.search.artifact.version)) is not None:
-        return wait
     began = time.monotonic()
     try:
         with scratch_folder(job) as scratch:

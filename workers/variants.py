@@ -14,10 +14,10 @@ from engine.sandbox import Limits
 from registry import results, storage
 from registry.mlflow import gateway
 from registry.models import Artifact, Dataset, Format, Verdict, Version
+from registry.packages import kit_plan
 from slipway.jobs.context import JobContext
-from slipway.jobs.kinds import Later
 from workers.common import file_digest, made_file, onnx_facts, sandboxed
-from workers.environments import prepared, waits_for
+from workers.environments import prepared
 from workers.runs import job_run, numbers
 from workers.turns import measuring_alone
 
@@ -41,14 +41,6 @@ class Variant:
 def subject_of(artifact: Artifact, target: str) -> dict[str, Any]:
     """What every task about an artifact's answers is told."""
     return {"task": artifact.version.model.task, "target": target, "labels": artifact.recipe.get("labels")}
-
-
-def recipe_waits(recipe: Recipe, version: Version) -> Later | None:
-    """Where one of its environments is still to be prepared: the word to come again."""
-    for name in {name for name, _ in recipe.stretches() if name}:
-        if (wait := waits_for(name, version)) is not None:
-            return wait
-    return None
 
 
 def parted(job: JobContext, rows: Path, target: str, seed: int, scratch: Path) -> dict[str, tuple[Path, int]]:
@@ -83,7 +75,7 @@ def made_variant(
     current = inputs["model"]
     versions: dict[str, str] = {}
     for number, (environment, stretch) in enumerate(recipe.stretches()):
-        with prepared(job, environment) if environment else nullcontext() as python, job.step("convert"):
+        with prepared(job, kit_plan(environment)) if environment else nullcontext() as python, job.step("convert"):
             made = sandboxed(
                 job,
                 "engine.optimize.tasks:make",

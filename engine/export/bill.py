@@ -67,6 +67,8 @@ def dockerfile(python: str) -> str:
         f"FROM python:{python}-slim\n"
         # LightGBM and others need the compiler's OpenMP, which the slim image lacks.
         "RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*\n"
+        # Where the lock names a CPU build of torch (…+cpu), the address of PyTorch's index is given with --build-arg.
+        "ARG PIP_EXTRA_INDEX_URL\n"
         "COPY requirements.txt /tmp/requirements.txt\n"
         "RUN pip install --no-cache-dir --only-binary :all: --require-hashes -r /tmp/requirements.txt \\\n"
         " && rm /tmp/requirements.txt \\\n"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError
+from engine.export import requirements
 from engine.formats import signature
 from engine.scan import archives, mlmodel, pickles, safetensors, tensorflow_files, torch_zip
 from engine.scan.allowed import judge
@@ -17,13 +17,13 @@ from engine.scan.verdict import Findings
 
 _MAX_FILES = 10_000
 _MAX_BYTES = 16 * 1024**3
-_MAX_REQUIREMENTS = 500
+_MAX_REFUSED = 20
 _MODEL_ARCHIVES = {".npz", ".keras", ".mar"}
-_REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[\w, -]+\])?\s*([=<>!~]=?=?.*)?")
 
 
 def scan(source: Path) -> dict[str, Any]:
-    """{"verdict", "findings", "framework", "flavor_version", "signature", "requirements"}.
+    """{"verdict", "findings", "framework", "flavor_version", "signature", "requirements", "python",
+    "requirements_refused"}; the last are sentences about lines that are no plain requirements.
 
     EngineError(field="file") when there is no model to speak of: no MLmodel, or one that cannot be read.
     """
@@ -33,7 +33,7 @@ def scan(source: Path) -> dict[str, Any]:
         # Links and devices: nothing here is worth following.
         return {
             **findings.result(), "framework": "unknown", "flavor_version": None,
-            "signature": {"inputs": [], "outputs": []}, "requirements": [],
+            "signature": {"inputs": [], "outputs": []}, "requirements": [], "python": "", "requirements_refused": [],
         }  # fmt: skip
     framework, version, found = _description(source, files, findings)
     for path in files:
@@ -48,13 +48,15 @@ def scan(source: Path) -> dict[str, Any]:
         described = _scan_pmml(path, path.relative_to(source).as_posix(), findings)
         if described and framework == "pmml" and len(pmml_files) == 1:
             found = described
-    requirements = _requirements(source / "requirements.txt", findings)
+    packages = _packages(source, findings)
     return {
         **findings.result(),
         "framework": framework,
         "flavor_version": version,
         "signature": found,
-        "requirements": requirements,
+        "requirements": packages.lines,
+        "python": packages.python,
+        "requirements_refused": packages.refused[:_MAX_REFUSED],
     }
 
 
@@ -182,17 +184,12 @@ def _scan_pmml(path: Path, name: str, findings: Findings) -> signature.Signature
     return found
 
 
-def _requirements(path: Path, findings: Findings) -> list[str]:
-    """The plain `name==version` lines; options, addresses and folders are left out and said."""
-    if not path.is_file() or path.stat().st_size > 100_000:
-        return []
-    found = []
-    for raw in path.read_text("utf-8", "replace").splitlines()[:_MAX_REQUIREMENTS]:
-        line = raw.split("#")[0].strip()
-        if not line:
-            continue
-        if _REQUIREMENT.fullmatch(line.split(";")[0].strip()):
-            found.append(line)
-        else:
-            findings.add("suspicious", "requirements.txt", f"Not a plain requirement, ignored: {line[:80]}")
+def _packages(source: Path, findings: Findings) -> requirements.Recorded:
+    """What the model says it needs; options, addresses and folders are left out and said."""
+    try:
+        found = requirements.recorded(source)
+    except EngineError as error:
+        found = requirements.Recorded([], "", [error.message])
+    for sentence in found.refused[:_MAX_REFUSED]:
+        findings.add("suspicious", "requirements", sentence)
     return found

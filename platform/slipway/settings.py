@@ -190,6 +190,8 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "JobState": "slipway.jobs.models.State",
         "VersionState": "registry.models.VersionState",
+        "VersionOrigin": "registry.models.Origin",
+        "EnvironmentOrigin": "registry.models.EnvironmentOrigin",
         "DeploymentState": "deployments.models.DeploymentState",
         "RolloutState": "deployments.models.RolloutState",
         "AlertState": "monitoring.models.AlertState",

@@ -48,6 +48,7 @@ TABLE: list[tuple[str, str, Any, set[str], int]] = [
     ("GET", "versions/{version}/formats", None, READ, 200),
     ("GET", "versions/{version}/environment/{file}", None, READ, 200),
     ("POST", "versions/{version}/prepare", {"name": "pmml"}, WRITE, 202),
+    ("POST", "versions/{version}/prepare", {"name": "base", "requirements": ["numpy"]}, WRITE, 202),
     ("GET", "environments", None, READ, 200),
     ("GET", "environments/{environment}", None, READ, 200),
     ("DELETE", "environments/{environment}", None, {"root"}, 204),

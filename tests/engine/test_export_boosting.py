@@ -18,7 +18,7 @@ from engine.errors import EngineError
 from engine.export import base, environments
 from engine.export.sources.base import source_of
 from engine.scan.source import scan
-from tests.engine.conftest import ROOT, Task
+from tests.engine.conftest import ROOT, TOOLS, Task
 
 EXPORT = "engine.export.tasks:export"
 LOCK = ROOT / "locks" / "boosting.txt"
@@ -78,7 +78,7 @@ print(json.dumps(said))
 @pytest.fixture(scope="session")
 def boosting_python(environments_root: Path) -> Path:
     """The environment of XGBoost and LightGBM, made from the lock as a worker does."""
-    return environments.prepare(LOCK, environments_root, print, ("xgboost", "lightgbm", "onnxmltools"))
+    return environments.prepare(LOCK, environments_root, print, ("xgboost", "lightgbm", "onnxmltools"), TOOLS)
 
 
 @pytest.fixture(scope="session")

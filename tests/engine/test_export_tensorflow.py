@@ -16,7 +16,7 @@ from engine.export import base, environments, tasks
 from engine.export.sources.base import sources
 from engine.formats import archive
 from engine.scan.source import scan
-from tests.engine.conftest import ROOT, Task
+from tests.engine.conftest import ROOT, TOOLS, Task
 
 EXPORT = "engine.export.tasks:export"
 PROVE = ("tensorflow", "keras", "tf2onnx", "onnxruntime", "pandas", "pydantic", "yaml")
@@ -25,7 +25,7 @@ PROVE = ("tensorflow", "keras", "tf2onnx", "onnxruntime", "pandas", "pydantic", 
 @pytest.fixture(scope="session")
 def tensorflow_python(environments_root: Path) -> Path:
     """The TensorFlow environment, made from the lock as a worker does; 1.8 GB, so kept where someone says so."""
-    return environments.prepare(ROOT / "locks" / "tensorflow.txt", environments_root, print, PROVE)
+    return environments.prepare(ROOT / "locks" / "tensorflow.txt", environments_root, print, PROVE, TOOLS)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from engine.errors import EngineError
-from engine.export import environments
+from engine.export import environments, installing
 from engine.export.base import exporter, exporters
 from engine.sandbox import Limits, run
 from engine.scan.source import scan
@@ -274,7 +274,7 @@ def fake_torch(folder: Path, cuda: str | None) -> tuple[Path, str]:
 def test_environment_is_refused_when_pip_has_no_cpu_build(
     cuda: str | None, hashed: bool, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if environments.has_gpu():
+    if installing.has_gpu():
         pytest.skip("a CUDA build is welcome where there is a GPU")
     _, digest = fake_torch(tmp_path, cuda)
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))

@@ -13,10 +13,22 @@ from engine.optimize.lab import amounts
 from engine.optimize.lab.conclude import conclude
 from engine.optimize.lab.goal import Goal
 from engine.optimize.lab.pareto import front
-from engine.optimize.lab.trial import Judgement, Measured, Trial
+from engine.optimize.lab.plan import next_recipes
+from engine.optimize.lab.trial import Judgement, Measured, Survey, Trial
 from engine.optimize.recipe import Recipe
 
 BASE = Measured(p50_ms=2, p95_ms=2.2, p99_ms=2.4, size_bytes=40_000_000, peak_memory_mb=150)
+
+
+NET = Survey(
+    parameters=10**7,
+    weight_bytes=4 * 10**7,
+    operators={"Conv": 20, "Gemm": 1},
+    bytes_by_operator={"Conv": 39 * 10**6, "Gemm": 10**6},
+    calibration=True,
+    training=True,
+    rows=540,
+)
 
 
 def trial(options: dict[str, object], loss: float, ratio: float, size: int, upper: float | None = None) -> Trial:
@@ -127,3 +139,34 @@ def test_class_is_guarded_when_the_whole_looks_well() -> None:
     found = conclude(Goal(), BASE, [one.model_copy(update={"judged": judged})])
     assert found.recommended is None
     assert conclude(Goal(max_slice_loss=10), BASE, [one.model_copy(update={"judged": judged})]).recommended
+
+
+def world(recipe: Recipe, bears: float) -> Trial:
+    """A net whose quality bears that a share of its channels goes, and half as much again after a second cut."""
+    size, ratio, loss = 4 * 10**7, 1.0, 0.0
+    left = 1.0
+    for step in recipe.steps:
+        if step.optimizer.startswith("prune-channels"):
+            left *= 1 - float(step.options["amount"])
+            if 1 - left > bears:
+                loss = 5.0
+        elif step.optimizer in ("static-quantization", "codebook", "float16"):
+            size //= 4
+            ratio *= 0.2 if step.optimizer == "static-quantization" else 2
+    made = trial({}, loss, ratio * left**2, int(size * left**2))
+    return made.model_copy(update={"recipe": recipe, "state": "refused" if loss else "measured"})
+
+
+@pytest.mark.parametrize("bears", [0.0, 0.3, 0.6, 0.8])
+def test_search_ends_near_the_best_when_quality_breaks_somewhere(bears: float) -> None:
+    trials: list[Trial] = []
+    goal = Goal(trials=60)
+    while proposals := next_recipes(goal, NET, trials, 100):
+        assert all(proposal.why for proposal in proposals)
+        trials += [world(proposal.recipe, bears) for proposal in proposals]
+    assert len({one.key for one in trials}) == len(trials) < 45
+    best = conclude(goal, BASE, trials)
+    chosen = next(one for one in trials if one.key == best.recommended)
+    assert chosen.measured is not None and chosen.measured.ratio <= 0.2 * (1 - max(0.0, bears - 0.15)) ** 2
+    again: list[Trial] = trials[: len(trials) // 2]
+    assert next_recipes(goal, NET, again, 100) and not next_recipes(goal, NET, again, 0)

@@ -9,8 +9,13 @@ from pathlib import Path
 import pytest
 
 from registry.mlflow import client
+from slipway import paths
 from slipway.environment import environment
 from tests.api.tools import light_settings as light_settings
+from tests.engine.conftest import environments_root as environments_root
+from tests.engine.conftest import models as models
+from tests.engine.conftest import older_model as older_model
+from tests.engine.conftest import older_python as older_python
 from tests.mlflow import stack
 
 
@@ -18,6 +23,13 @@ from tests.mlflow import stack
 def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with stack.mlflow_server(tmp_path_factory.mktemp("mlflow")) as url:
         yield url
+
+
+@pytest.fixture
+def shared_environments(environments_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Environments are prepared where the engine's tests have theirs, instead of anew in every test's home."""
+    monkeypatch.setattr(paths, "environments", lambda: environments_root)
+    return environments_root
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from engine.export import environment_store
 from engine.export.environments import digest_of
-from registry import environments
+from registry import environments, packages
 from registry.models import Environment
 from slipway import paths
 from slipway.api.problems import Conflict, Problem
@@ -49,7 +49,7 @@ def test_way_shows_what_is_there_when_it_was_made_and_prepared(new_version: Any)
     version = new_version(framework="sklearn")
     artifact = version.artifacts.get()
     type(artifact).objects.filter(pk=artifact.pk).update(recipe={"exporter": "onnx"})
-    row = Environment.objects.create(name="pmml", digest=digest_of(environments.lock_of("pmml")), state="ready")
+    row = Environment.objects.create(name="pmml", digest=digest_of(packages.lock_of("pmml")), state="ready")
     ways = {way.exporter: way for way in environments.ways_of(version)}
     assert ways["onnx"].artifact == artifact and ways["pmml"].prepared == row
 

@@ -145,13 +145,16 @@ def test_archived_model_takes_no_version_when_asked(project, model, people, new_
 
 @pytest.mark.django_db
 def test_copy_keeps_bytes_and_signature_when_artifact_is_fit(people, model, new_version) -> None:
-    origin = new_version(signature={"inputs": [1]}, framework="sklearn")
+    asks = {"requirements": ["scikit-learn==1.7.2"], "python": "3.11.7", "requirements_refused": []}
+    origin = new_version(
+        signature={"inputs": [1]}, framework="sklearn", params={**asks, "run": {"x": "1"}}, packages=["numpy"]
+    )
     artifact = origin.artifacts.get()
     made = intake.version_copy(actor=people["developer"], model=model, sha256=artifact.sha256)
     copied = made.artifacts.get()
     assert (made.number, made.origin, made.state, made.signature) == (2, "copy", "ready", {"inputs": [1]})
     assert (copied.sha256, copied.uri, copied.verdict) == (artifact.sha256, artifact.uri, "clean")
-    assert made.created_by == people["developer"]
+    assert made.created_by == people["developer"] and (made.params, made.packages) == (asks, ["numpy"])
 
 
 @pytest.mark.django_db

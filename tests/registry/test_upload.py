@@ -281,7 +281,7 @@ def test_pmml_is_refused_and_leaves_nothing_when_it_is_hostile(content: bytes, w
 
 
 @pytest.mark.django_db(transaction=True)
-def test_pmml_becomes_onnx_when_its_export_job_runs(api) -> None:
+def test_pmml_becomes_onnx_when_its_export_job_runs(api, shared_environments: Path) -> None:
     import workers.export  # noqa: F401 - declares the kind
     from slipway.jobs.kernel import execute
     from slipway.jobs.kinds import kind_of
@@ -291,12 +291,13 @@ def test_pmml_becomes_onnx_when_its_export_job_runs(api) -> None:
     job = Job.objects.get(kind="export")
     execute(kind_of("export"), job.pk)
     job.refresh_from_db()
-    # First its environment is prepared, by a job of its own.
-    assert job.state == "queued" and "Waits for the environment pmml" in job.reason
-    execute(kind_of("prepare"), Job.objects.get(kind="prepare").pk)
-    Job.objects.filter(pk=job.pk).update(available_at=Now())
-    execute(kind_of("export"), job.pk)
-    job.refresh_from_db()
+    if job.state == "queued":
+        # First its environment is prepared, by a job of its own.
+        assert "Waits for the environment pmml" in job.reason
+        execute(kind_of("prepare"), Job.objects.get(kind="prepare").pk)
+        Job.objects.filter(pk=job.pk).update(available_at=Now())
+        execute(kind_of("export"), job.pk)
+        job.refresh_from_db()
     assert job.state == "succeeded", job.reason
     artifact = Artifact.objects.get(format="onnx")
     assert (

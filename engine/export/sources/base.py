@@ -16,7 +16,8 @@ GROUP = "slipway.sources"
 
 class SourceKind(Protocol):
     """name: the framework as the scan names it. label: for people. environment: name of the lock
-    (`locks/<name>.txt`) its models are loaded in, None for the worker's own packages."""
+    (`locks/<name>.txt`) its models are loaded in, None for the worker's own packages. One with `complete = True` is
+    a format that says everything itself: the packages it was made with do not matter."""
 
     name: str
     label: str

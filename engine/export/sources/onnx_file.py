@@ -18,6 +18,7 @@ class OnnxSource:
     name = "onnx"
     label = "ONNX"
     environment: str | None = None
+    complete = True
 
     class Options(BaseModel):
         """None."""

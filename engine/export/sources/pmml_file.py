@@ -18,6 +18,7 @@ class PmmlSource:
     name = "pmml"
     label = "PMML"
     environment: str | None = "pmml"
+    complete = True
 
     class Options(BaseModel):
         """None."""

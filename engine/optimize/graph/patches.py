@@ -10,13 +10,15 @@ from engine.optimize.graph.walk import Layer, Unfit, attribute
 
 
 class Patches:
-    """Samples `per_row` places of each row's output, in the same order of inputs as the layer's weights have."""
+    """Samples `per_row` places of each row's output, in the same order of inputs as the layer's weights have.
 
-    def __init__(self, layer: Layer, per_row: int, random: Any) -> None:
+    kernel: sizes of the weights of a convolution, whose node need not say them."""
+
+    def __init__(self, layer: Layer, kernel: list[int], per_row: int, random: Any) -> None:
         self.per_row, self.random = per_row, random
         self.images = layer.node.op_type == "Conv"
         if self.images:
-            self.kernel = [int(size) for size in attribute(layer.node, "kernel_shape", [])]
+            self.kernel = kernel
             spatial = len(self.kernel)
             if spatial not in (1, 2) or attribute(layer.node, "auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
                 raise Unfit("a convolution over other than one or two axes, or with automatic padding")

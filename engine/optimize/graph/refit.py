@@ -16,10 +16,11 @@ from engine.optimize.graph.channels import Channels
 from engine.optimize.graph.patches import Patches
 from engine.optimize.graph.walk import Layer, Unfit
 
-_RIDGES = (1e-4, 1e-2, 1.0)  # of the mean eigenvalue; which one is told by rows kept aside
+_RIDGES = (1e-3, 1e-1)  # of the mean eigenvalue; which one is told by rows kept aside
 _ASIDE = 0.2
 _MOST_STRETCH = 10.0  # of a channel's deviation: more would be noise
 _MOST_NUMBERS = 48_000_000  # in the matrix of sampled inputs: 192 MB
+_LARGE = 1024
 _MOST_UNKNOWNS = 6_000  # inputs of a layer when there are more samples than that
 
 
@@ -100,10 +101,11 @@ class Repair:
 
     def _samples(self, layer: Layer, unknowns: int) -> tuple[Any, Any]:
         """Inputs (n, unknowns) in the pruned model and outputs (n, channels) in the whole one, in the same places."""
-        wanted = min(max(4 * unknowns, 4096), 16384, max(_MOST_NUMBERS // unknowns, 64))
+        wanted = min(max(2 * unknowns, 4096), 8192, max(_MOST_NUMBERS // unknowns, 64))
         if min(wanted, unknowns) > _MOST_UNKNOWNS:
             raise Unfit("too many inputs")
-        patches = Patches(layer, -(-wanted // len(self.rows)), self.random)
+        kernel = list(self.channels.walk.stored[layer.weight].dims[2:])
+        patches = Patches(layer, kernel, -(-wanted // len(self.rows)), self.random)
         keep = self.channels.kept(layer.y, layer.y_axis, self.removed)
         xs, ys = [], []
         whole = flow(self.channels.model, [layer.y], self.rows)
@@ -124,17 +126,19 @@ def _solve(x: Any, y: Any, start: Any) -> tuple[Any, Any]:
     centred, rest = x - x_mean, y - y_mean - (x - x_mean) @ start
     inside, outside, aim = centred[:train], centred[train:], rest[:train]
     wide = inside.shape[1] > train  # then the dual form has fewer unknowns
-    gram = (inside @ inside.T if wide else inside.T @ inside).astype(np.float64)
+    gram = inside @ inside.T if wide else inside.T @ inside
+    # Single precision solves large systems in half the time, and the ridge keeps them well conditioned.
+    gram = gram.astype(np.float64 if len(gram) <= _LARGE else np.float32)
     right = aim if wide else inside.T @ aim
     scale = float(np.trace(gram)) / len(gram)
     best, error = np.zeros_like(start), float(np.square(rest[train:]).sum())
     for ridge in _RIDGES if scale > 0 else ():
         try:
-            found = solve(gram + ridge * scale * np.eye(len(gram)), right, assume_a="pos").astype(np.float32)
+            found = solve(gram + np.float32(ridge * scale) * np.eye(len(gram), dtype=gram.dtype), right, assume_a="pos")
         except LinAlgError:
             # So little ridge leaves the matrix singular in floats: a larger one does not.
             continue
-        change = inside.T @ found if wide else found
+        change = (inside.T @ found if wide else found).astype(np.float32)
         left = float(np.square(rest[train:] - outside @ change).sum())
         if left < error:
             best, error = change, left

@@ -158,7 +158,7 @@ def _refined(state: State) -> Iterator[Proposal]:
         for keep in (0.1, 0.25):
             yield _one("int8 with the most sensitive layers left as they are", _step("mixed-precision", keep=keep))
         yield _one(
-            "int8 with outliers cut off", _step("static-quantization", calibration="percentile", per_channel=True)
+            "int8 with outliers cut off", _step("static-quantization", calibration="Percentile", per_channel=True)
         )
 
 

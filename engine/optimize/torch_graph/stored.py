@@ -46,7 +46,7 @@ def unshare(graph: Any) -> None:
 
 
 def learnable(nodes: list[Any], tensors: dict[str, Any]) -> set[str]:
-    """Names of stored floats at the places of weights; single numbers are constants unless a layer has but one."""
+    """Names of stored floats at the places of weights; numbers without a dimension are constants."""
     found: set[str] = set()
     passing = {node.input[0]: node.output[0] for node in nodes if node.op_type in _PASSING}
     places: dict[str, set[tuple[str, int]]] = {}
@@ -59,16 +59,9 @@ def learnable(nodes: list[Any], tensors: dict[str, Any]) -> set[str]:
         end, steps = name, 0
         while end in passing and len(places[end]) == 1 and steps < 8:
             end, steps = passing[end], steps + 1
-        single = _count(tensor) == 1
+        single = not tensor.dims
         for kind, place in places.get(end, ()):
             if place in _WEIGHTS.get(kind, ()) and not (single and kind in ("Add", "Mul", "Concat")):
                 found.add(name)
     statistics = {node.input[place] for node in nodes if node.op_type == "BatchNormalization" for place in _STATISTICS}
     return found - statistics
-
-
-def _count(tensor: Any) -> int:
-    count = 1
-    for size in tensor.dims:
-        count *= size
-    return count

@@ -10,7 +10,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('jobs', '0001_initial'),
-        ('registry', '0007_triton_format'),
+        ('registry', '0008_requirements'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -1,0 +1,1 @@
+"""Optimizers of others that `bench/optimize.py` compares with."""
