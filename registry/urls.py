@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from registry import views
+from registry import search_views, views
 
 urlpatterns = [
     path("models/", views.models, name="models"),
@@ -19,10 +19,12 @@ urlpatterns = [
     path("versions/<int:pk>/prepare", views.version_prepare, name="version-prepare"),
     path("versions/<int:pk>/environment/<str:file>", views.version_environment, name="version-environment"),
     path("versions/<int:pk>/optimize/", views.version_optimize, name="version-optimize"),
+    path("versions/<int:pk>/search/", search_views.version_search, name="version-search"),
     path("versions/<int:pk>/alias/", views.version_alias, name="version-alias"),
     path("versions/<int:pk>/alias/remove", views.version_alias_remove, name="version-alias-remove"),
     path("versions/<int:pk>/decide", views.version_decide, name="version-decide"),
     path("versions/<int:pk>/<slug:tab>/", views.version, name="version-tab"),
+    path("searches/<int:pk>/", search_views.search, name="lab"),
     path("compare/", views.compare, name="compare"),
     path("environments/", views.environment_list, name="environments"),
     path("environments/<int:pk>/remove", views.environment_remove, name="environment-remove"),

@@ -17,6 +17,8 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from registry import comparison, environments, forms, lineage, markdown, selectors, services, snippets
 from registry.models import Environment, Task, Version
+from registry.search_selectors import searches_of
+from slipway.accounts.models import User
 from slipway.accounts.pages import SignedIn, act, attempt, number, posted, project_of, show_failure
 from slipway.environment import environment
 
@@ -25,6 +27,7 @@ TABS = {
     "signature": gettext_lazy("Signature"),
     "artifacts": gettext_lazy("Artifacts"),
     "metrics": gettext_lazy("Metrics"),
+    "variants": gettext_lazy("Variants"),
     "lineage": gettext_lazy("Lineage"),
     "deployments": gettext_lazy("Deployments"),
     "jobs": gettext_lazy("Jobs"),
@@ -139,7 +142,7 @@ def version(request: SignedIn, pk: int, tab: str = "overview") -> HttpResponse:
     row = selectors.version_get(request.user, pk)
     artifacts = selectors.artifacts_of(row)
     context = {**_version_context(row, artifacts), "tab": tab, "tabs": TABS.items()}
-    context |= _tab(row, artifacts, tab)
+    context |= _tab(request.user, row, artifacts, tab)
     return render(request, f"registry/version_{tab}.html", context)
 
 
@@ -157,7 +160,7 @@ def _version_context(row: Version, artifacts: list[Any]) -> dict[str, Any]:
     }
 
 
-def _tab(row: Version, artifacts: list[Any], tab: str) -> dict[str, Any]:
+def _tab(user: User, row: Version, artifacts: list[Any], tab: str) -> dict[str, Any]:
     """What one tab shows beyond the header."""
     if tab == "overview":
         measured = selectors.measurements_of(artifacts)
@@ -167,6 +170,9 @@ def _tab(row: Version, artifacts: list[Any], tab: str) -> dict[str, Any]:
             "metric_names": selectors.metric_names(measured),
             "snippets": snippets.for_version(row, artifacts),
         }
+    if tab == "variants":
+        command = f"slipway search start {row.model.name}/{row.number} --max-loss 1"
+        return {"searches": searches_of(user, artifacts), "command": command}
     if tab == "metrics":
         measured = selectors.measurements_of(artifacts)
         return {"measured": measured, "metric_names": selectors.metric_names(measured)}

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 
 from slipway.accounts.models import Project, User
+from tests.dashboard import lab_world
 from tests.dashboard import world as factory
 
 
 @pytest.fixture
 def world(project: Project, people: dict[str, User]) -> dict[str, Any]:
     """Everything a page can show, in the project `vision`, made by its admin."""
-    return factory.build(project, people["admin"])
+    made = factory.build(project, people["admin"])
+    return made | {"searches": lab_world.build(made["versions"][4], people["admin"])}
 
 
 @pytest.fixture
@@ -30,6 +32,8 @@ def addresses(world: dict[str, Any]) -> dict[str, str]:
         "audit",
         "export",
         "optimize",
+        "search",
+        "variants",
         "alias",
     )
     return {
@@ -47,6 +51,7 @@ def addresses(world: dict[str, Any]) -> dict[str, str]:
         "playground": "/endpoints/digits/playground/",
         "deploy": f"/deploy/?version={version.pk}",
         "rollout": f"/rollouts/{rollout.pk}/",
+        **{f"lab-{name}": f"/searches/{search.pk}/" for name, search in world["searches"].items()},
     }
 
 

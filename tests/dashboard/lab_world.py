@@ -156,7 +156,8 @@ def build(version: Version, user: User | None, goal: dict[str, Any] | None = Non
     def one(**asked: Any) -> Search:
         return search_request(actor=user, artifact=artifact, goal={**(goal or {}), **asked}, dataset=dataset)
 
-    found = {name: one() for name in ("queued", "looking", "running", "done", "failed", "cancelled", "same")}
+    found = {name: one() for name in ("queued", "looking", "running", "done", "failed", "cancelled")}
+    found["same"] = one(prefer="latency")
     found["unmet"] = one(max_loss=0.5, size_mb=2, latency_ms=0.2)
     ends(found["looking"], "running", progress=0.01, step="baseline", attempt=1)
     Search.objects.filter(pk=found["looking"].pk).update(deadline=timezone.now() + dt.timedelta(minutes=10))

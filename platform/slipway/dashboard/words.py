@@ -43,6 +43,8 @@ TONES: dict[str, tuple[str, str]] = {
     "abort": ("bad", "✕"),
     "wait": ("run", "◔"),
     "quiet": ("", "○"),
+    "measured": ("", "✓"),
+    "refused": ("warn", "▲"),
 }
 
 _NEEDS = {

@@ -53,6 +53,8 @@ _RESULT_PAGES = {
     "model_id": "model",
     "rollout_id": "rollout",
     "job_id": "job",
+    "search": "lab",
+    "search_id": "lab",
 }
 
 

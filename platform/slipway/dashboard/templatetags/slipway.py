@@ -16,11 +16,11 @@ from django.utils.translation import gettext as _
 
 from slipway.accounts import policy
 from slipway.dashboard import words as texts
-from slipway.dashboard.templatetags import drawings, rooms
+from slipway.dashboard.templatetags import drawings, lab, rooms
 from slipway.environment import environment
 
 register = template.Library()
-for part in (drawings, rooms):
+for part in (drawings, lab, rooms):
     register.tags.update(part.register.tags)
     register.filters.update(part.register.filters)
 DASH = "–"

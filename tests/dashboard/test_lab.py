@@ -1,0 +1,118 @@
+"""The lab page in every state, its filters, and the form of a goal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import translation
+
+from engine.optimize.lab.goal import Goal
+from registry.goal_form import field_of
+from registry.search_models import Search
+
+Browser = Callable[[str], Client]
+
+
+def page(browser: Client, search: Search, query: str = "") -> str:
+    answer = browser.get(f"/searches/{search.pk}/{query}")
+    assert answer.status_code == 200
+    return str(answer.content.decode())
+
+
+def test_page_recommends_with_reasons_and_a_way_to_deploy_when_the_search_is_done(
+    browser_as: Browser, world: dict[str, Any]
+) -> None:
+    search = world["searches"]["done"]
+    text = page(browser_as("operator"), search)
+    best = search.trials.get(key=search.found.recommended)
+    assert 'data-testid="recommended"' in text and best.label in text and "times the speed" in text
+    assert f"?version={search.artifact.version_id}&amp;artifact={best.artifact_id}" in text
+    assert "slower than its parent" in text and "faster than its parent" in text and "It loses 4.26 points" in text
+    assert "data-live" not in text.split('id="page"')[1].split(">")[0]
+    assert text.count('class="point ') == search.trials.filter(state="measured").count() == 9
+    assert text.count('data-testid="confusion"') == 2 and 'data-testid="sensitivity"' in text
+    assert "378 of its rows; 162 others calibrate (seed 0)" in text and "amount = 0.375" in text
+
+
+def test_page_is_live_and_can_be_cancelled_when_the_search_runs(browser_as: Browser, world: dict[str, Any]) -> None:
+    search = world["searches"]["running"]
+    text = page(browser_as("developer"), search)
+    assert f'data-live="search:{search.pk} job:{search.job_id}"' in text and "Best so far" in text
+    assert 'data-testid="cancel"' in text and "Searching" in text and "deploy-best" not in text
+    assert "Ends the search and the trials under way" in text
+    assert "Needs the role developer" in page(browser_as("viewer"), search)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("queued", "Waits for a worker."),
+        ("looking", "Nothing tried yet"),
+        ("failed", "The data set has no target column."),
+        ("cancelled", "Cancelled by root."),
+        ("unmet", "Nothing met the goal"),
+        ("same", "Keep the model as it is"),
+    ],
+)
+def test_page_says_what_is_the_matter_when_there_is_no_recommendation(
+    name: str, words: str, browser_as: Browser, world: dict[str, Any]
+) -> None:
+    text = page(browser_as("operator"), world["searches"][name])
+    assert words in text
+    assert 'data-testid="deploy-best"' not in text or name == "cancelled"
+
+
+def test_nearest_points_and_what_to_relax_are_shown_when_nothing_met_the_goal(
+    browser_as: Browser, world: dict[str, Any]
+) -> None:
+    text = page(browser_as("viewer"), world["searches"]["unmet"])
+    assert "would do with" in text and "a size of" in text and "over the size budget" in text
+
+
+def test_table_follows_the_address_when_it_names_state_order_and_trial(
+    browser_as: Browser, world: dict[str, Any]
+) -> None:
+    search, browser = world["searches"]["done"], browser_as("viewer")
+
+    def rows(query: str) -> list[int]:
+        return [int(pk) for pk in re.findall(r'data-row="trial-(\d+)"', page(browser, search, query))]
+
+    refused = search.trials.get(state="refused")
+    assert rows("?state=refused") == [refused.pk]
+    sizes = [search.trials.get(pk=pk).size or 1e12 for pk in rows("?sort=size")]
+    assert len(sizes) == 11 and sizes == sorted(sizes)
+    assert "50% of the channels" in page(browser, search, f"?trial={refused.pk}")
+    assert page(browser, search, "?trial=x&state=nonsense&sort=%00&before=9")
+
+
+def test_search_starts_with_the_goal_when_the_form_is_sent(browser_as: Browser, world: dict[str, Any]) -> None:
+    version = world["versions"][4]
+    artifact = version.artifacts.filter(format="onnx").order_by("id").first()
+    browser, address = browser_as("developer"), f"/versions/{version.pk}/search/"
+    text = browser.get(address).content.decode()
+    assert all(info.title in text for info in Goal.model_fields.values())
+    rows = world["searches"]["done"].dataset_id
+    sent = {"artifact": artifact.pk, "dataset": rows, "max_loss": "0.5", "prefer": "size", "minutes": "3", "threads": 1}
+    sent |= {"batch": 1, "trials": 5, "seed": 0}
+    assert browser.post(address, {**sent, "max_loss": "-1"}).status_code == 422
+    answer = browser.post(address, {**sent, "calibration": rows})
+    assert answer.status_code == 422 and "may not teach" in answer.content.decode()
+    before = Search.objects.count()
+    answer = browser.post(address, sent)
+    search = Search.objects.order_by("-pk")[0]
+    assert answer.headers["Location"] == f"/searches/{search.pk}/" and Search.objects.count() == before + 1
+    assert (search.asked.max_loss, search.asked.prefer, search.asked.trials) == (0.5, "size", 5)
+    assert browser_as("viewer").post(address, sent).status_code == 422
+    assert f"/searches/{search.pk}/" in browser.get(f"/versions/{version.pk}/variants/").content.decode()
+
+
+def test_every_word_of_the_goal_is_translated() -> None:
+    with translation.override("zh-hans"):
+        for name, info in Goal.model_fields.items():
+            field = field_of(info)
+            assert str(field.label) != info.title and str(field.help_text) != info.description, name
+            assert all(str(label) != word for word, label in getattr(field, "choices", [])), name
