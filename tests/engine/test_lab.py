@@ -112,9 +112,13 @@ def test_best_of_those_that_keep_the_promise_is_recommended_with_reasons() -> No
     trials = [trial({}, 0.2, 0.4, 10**7), trial({"per_channel": True}, 2.5, 0.1, 10**6)]
     found = conclude(Goal(), BASE, trials)
     assert found.recommended == trials[0].key and set(found.front) == {one.key for one in trials}
-    assert "2.50 times the speed" in found.reasons[0] and "25 % of the size" in found.reasons[0]
+    assert "2.50 times the speed" in found.reasons[0] and "25.0 % of the size" in found.reasons[0]
     unsure = conclude(Goal(), BASE, [trial({}, 0.9, 0.4, 10**7, upper=1.6)])
     assert unsure.recommended and "too few to prove" in unsure.reasons[-1]
+    both = conclude(
+        Goal(), BASE, [trial({}, 0.9, 0.4, 10**6, upper=1.6), trial({"per_channel": True}, 0.2, 0.4, 10**7)]
+    )
+    assert both.recommended == trial({"per_channel": True}, 0, 1, 1).key and "cannot be ruled out" in both.reasons[-1]
     assert conclude(Goal(sure=True), BASE, [trial({}, 0.9, 0.4, 10**7, upper=1.6)]).recommended is None
 
 
