@@ -105,7 +105,7 @@ def ingest(job: JobContext, params: IngestParams) -> Done:
             able = [
                 name
                 for name, entry in exporters().items()
-                if entry.why_not(version.framework) is None and not getattr(entry, "on_request", False)
+                if entry.why_not(version.framework) is None and not entry.on_request
             ]
             export_request(actor=None, version=version, exporters=able)
         return {"artifact": artifact.pk, "state": version.state}
@@ -191,15 +191,14 @@ def export_version(job: JobContext, params: ExportParams) -> Done | Later:
             )
             value = made.value
             job.progress(0.6, _parity_words(value["parity"]))
-            wraps = hasattr(plugin, "wrap")
-            found = "model.onnx" if wraps else plugin.file_name
+            found = "model.onnx" if plugin.from_onnx else plugin.file_name
             file = made_file(made, found, scratch / f"made-{found}")
         with job.step("check"):
             signature = value["signature"]
             if plugin.format == Format.ONNX:
                 # The child that wrote it also ran the model's own code: nothing it says makes the file clean.
                 signature = onnx_facts(job, file, scratch)["signature"]
-            elif wraps:
+            elif plugin.from_onnx:
                 # Only the ONNX file is taken from that child; what is made of it is made again, elsewhere.
                 again = sandboxed(
                     job,

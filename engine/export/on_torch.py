@@ -6,16 +6,16 @@ from typing import Any
 
 from engine.errors import EngineError
 from engine.evaluate.rows import Rows
+from engine.export.base import Exporter
 from engine.formats import signature
 from engine.formats.signature import Signature
 
 NOTE = "signature.json"  # an extra file inside the archive: PyTorch's files do not know their own input's shape
 
 
-class OnTorch:
+class OnTorch(Exporter):
     """From PyTorch models, in PyTorch's environment."""
 
-    label: str
     on_request = True
 
     def why_not(self, framework: str) -> str | None:

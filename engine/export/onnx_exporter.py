@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engine.evaluate.outputs import Outputs
 from engine.evaluate.rows import Rows
-from engine.export.base import Source
+from engine.export.base import Exporter, Source
 
 _CONVERTERS = {
     "keras": "keras_model",
@@ -24,7 +24,7 @@ _CONVERTERS = {
 }
 
 
-class OnnxExporter:
+class OnnxExporter(Exporter):
     """One graph with a dynamic batch."""
 
     name = "onnx"

@@ -44,7 +44,7 @@ def wrap(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[
     because what ran the model's own code may have written anything. params: exporter, options. {"signature"}."""
     from engine.scan.tasks import check_onnx_file
 
-    plugin: Any = exporter(str(params.get("exporter")))
+    plugin = exporter(str(params.get("exporter")))
     options = options_of(plugin, params.get("options") or {})
     described = check_onnx_file(inputs["file"])["signature"]
     plugin.wrap(inputs["file"], out / plugin.file_name, described, options)
