@@ -54,6 +54,11 @@ class Exporter:
         """What the written artifact predicts for `rows`. Runs in the sandbox."""
         raise NotImplementedError
 
+    def place(self, source: Source, rows: Rows, artifact: Path, options: Any, tolerance: float) -> str:
+        """Where the artifact begins to say something else than the source, as the end of a sentence; "" when nobody
+        can say. Asked in the sandbox when they do; raises nothing."""
+        return ""
+
     def wrap(self, onnx_file: Path, artifact: Path, described: dict[str, Any], options: Any) -> None:
         """Makes `artifact` of an ONNX file of that signature. Asked only where `from_onnx`."""
         raise NotImplementedError

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from engine.evaluate import parity
 from engine.evaluate.rows import Rows
 from engine.export.base import Exporter, Source
 from engine.export.onnx_exporter import OnnxExporter
+from engine.export.sources.base import source_of
 
 
 class OnOnnx(Exporter):
@@ -29,3 +31,13 @@ class OnOnnx(Exporter):
         result = onnx.export(source, rows, out, OnnxExporter.Options(opset=options.opset))
         self.wrap(out / onnx.file_name, out / self.file_name, result["signature"], options)
         return result
+
+    def place(self, source: Source, rows: Rows, artifact: Path, options: Any, tolerance: float) -> str:
+        """Where its ONNX file differs from the source; or that this file is right, so that `wrap` changed it."""
+        onnx = OnnxExporter()
+        file = artifact.with_name(onnx.file_name)
+        kind = source_of(source.framework)
+        meant = kind.predictions(kind.load(source.folder), rows)
+        if parity.compare(meant, onnx.score(file, rows, None), tolerance)["passed"]:
+            return f"the ONNX file it was made of is right, so that {self.label} changed it"
+        return onnx.place(source, rows, file, OnnxExporter.Options(opset=options.opset), tolerance)

@@ -83,6 +83,14 @@ def test_onnx_matches_and_takes_any_batch_when_the_source_is_a_network(
         assert outputs[-1].shape == (batch, 10) and np.allclose(outputs[-1].sum(axis=1), 1, atol=1e-5)
 
 
+def test_message_names_the_layer_when_the_converter_drops_a_bias(tensorflow_python: Path, tmp_path: Path) -> None:
+    program = Path(__file__).with_name("wrong_networks.py")
+    given = [ROOT, "keras", tmp_path / "source", tmp_path / "rows.npz", tmp_path / "out"]
+    done = subprocess.run([tensorflow_python, program, *given], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip().endswith("; the first output that differs is that of layer 'middle'."), done.stdout
+
+
 def test_columns_go_to_the_input_of_their_name_when_there_are_several(
     task: Task, stored: Path, tensorflow_python: Path, tmp_path: Path
 ) -> None:

@@ -112,6 +112,17 @@ def test_onnx_matches_and_its_batch_is_free_when_the_source_is_pytorch(
     assert (found[len(x)].argmax(axis=1) == stored["y"]).mean() > 0.85
 
 
+@pytest.mark.parametrize("to", ["onnx", "triton"])
+def test_message_names_the_layer_when_the_converter_changes_an_epsilon(
+    to: str, torch_models: Path, torch_python: Path, pixels: Path, tmp_path: Path
+) -> None:
+    program = Path(__file__).with_name("wrong_networks.py")
+    given = [ROOT, "torch", torch_models / "pickled", pixels, tmp_path / "out", to]
+    done = subprocess.run([torch_python, program, *given], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip().endswith("; the first output that differs is that of layer '1'."), done.stdout
+
+
 def test_onnx_is_written_by_the_tracer_when_the_opset_is_old(go: Go) -> None:
     value, _ = go("pickled", "onnx", opset=15)
     assert value["opset"] == 15 and value["converter"] == "torchscript" and "below 18" in value["converter_reason"]
