@@ -35,7 +35,8 @@ OWN = "base"  # the worker's own packages
 
 @dataclass(frozen=True)
 class Way:
-    """A format and whether this version can have it. `environment` is empty where the worker's own packages do."""
+    """A format and whether this version can have it. `environment` is empty where the worker's own packages do.
+    options: JSON Schema of the exporter's options."""
 
     exporter: str
     label: str
@@ -44,6 +45,7 @@ class Way:
     environment: str
     prepared: Environment | None
     artifact: Artifact | None
+    options: dict[str, Any]
 
 
 def lock_of(name: str) -> Path:
@@ -67,7 +69,8 @@ def _way(one: Exporter, framework: str, made: dict[Any, Artifact], prepared: dic
     why = one.why_not(framework) or ""
     name = "" if why else one.environment(framework) or ""
     row = prepared.get(environments.digest_of(lock_of(name))) if name else None
-    return Way(one.name, one.label, one.format, why, name, row, made.get(one.name))
+    options = one.Options.model_json_schema()
+    return Way(one.name, one.label, one.format, why, name, row, made.get(one.name), options)
 
 
 def environment_request(*, actor: User | None, version: Version, name: str) -> Job:
