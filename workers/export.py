@@ -15,7 +15,7 @@ from engine.sandbox import Limits
 from registry import results, storage
 from registry.mlflow import gateway
 from registry.mlflow.locations import location_of
-from registry.models import DatasetRole, Format, Verdict, Version
+from registry.models import DatasetRole, Format, Task, Verdict, Version
 from registry.services import export_request
 from slipway.jobs.context import JobContext
 from slipway.jobs.kernel import job_of
@@ -209,6 +209,10 @@ def export_version(job: JobContext, params: ExportParams) -> Done | Later:
                 )
                 signature = again.value["signature"]
                 file = made_file(again, plugin.file_name, scratch / f"made-{plugin.file_name}")
+            task = Task.OTHER.value
+            if plugin.format == Format.ONNX and dataset is not None and version.model.task == Task.OTHER:
+                files = {"file": file, "rows": inputs["rows"]}
+                task = _guessed_task(job, version, dataset.target, files, scratch)
             job.progress(0.7)
         with job.step("hash"):
             sha256, size = file_digest(file), file.stat().st_size
@@ -255,8 +259,7 @@ def export_version(job: JobContext, params: ExportParams) -> Done | Later:
             job_id=job.id,
         )
         if artifact.format == Format.ONNX and dataset is not None:
-            if version.framework != "onnx" or _gives_classes(signature):
-                results.task_infer(version=version, classifies=_gives_classes(signature))
+            results.task_infer(version=version, task=task)
             submit(
                 "measure",
                 project=version.model.project,
@@ -270,9 +273,18 @@ def export_version(job: JobContext, params: ExportParams) -> Done | Later:
     return Done({"sha256": sha256, "format": plugin.format, "size": size}, commit=commit)
 
 
-def _gives_classes(signature: dict[str, Any]) -> bool:
-    """Whether a model names classes: an output of whole numbers or texts. (Scores alone do not tell.)"""
-    return any(output["datatype"] in {"INT64", "INT32", "BYTES"} for output in signature.get("outputs", []))
+def _guessed_task(job: JobContext, version: Version, target: str, files: dict[str, Path], scratch: Path) -> str:
+    """What the model seems to be for, with the reason in the log; "other" where nothing tells. files: file, rows."""
+    found = sandboxed(
+        job,
+        "engine.evaluate.task_guess:guess",
+        params={"framework": version.framework, "target": target},
+        inputs=files,
+        scratch=scratch,
+        limits=SCAN_LIMITS,
+    ).value
+    job.log(f"Task: {found['task']}. {found['reason']}")
+    return str(found["task"])
 
 
 def _parity_words(parity: dict[str, Any]) -> str:
