@@ -182,6 +182,28 @@ def test_error_says_so_when_the_rows_do_not_fit(
     assert caught.value.field == "rows"
 
 
+@pytest.mark.parametrize("model", ["lstm", "both"])
+def test_tflite_matches_when_recurrent_layers_are_written_out(
+    model: str, task: Task, stored: Path, image_rows: Path, tensorflow_python: Path
+) -> None:
+    value = task(EXPORT, {"exporter": "tflite"}, source=stored / model, rows=image_rows, python=tensorflow_python).value
+    assert value["parity"]["passed"] and value["parity"]["max_abs"] < 1e-5 and value["parity"]["rows"] == 500
+    assert value["signature"]["outputs"][0]["shape"] == [-1, 10]
+
+
+def test_tflite_names_what_it_lacks_when_a_model_cannot_be_written(
+    task: Task, stored: Path, image_rows: Path, tensorflow_python: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "texts.csv").write_text("text\ngood film\nbad film\n")
+    for model, rows, words in (
+        ("words", tmp_path / "texts.csv", "no built-in operation for .*StringSplitV2"),
+        ("long", image_rows, "goes 576 steps, and only up to 256"),
+    ):
+        with pytest.raises(EngineError, match=words) as caught:
+            task(EXPORT, {"exporter": "tflite"}, source=stored / model, rows=rows, python=tensorflow_python)
+        assert caught.value.code == "unsupported"
+
+
 @pytest.mark.parametrize("name", ["saved-model", "tflite"])
 def test_exporter_says_why_not_when_the_framework_is_another(name: str) -> None:
     exporter = base.exporter(name)
