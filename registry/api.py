@@ -17,9 +17,10 @@ from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from registry import environments, intake, services, storage, upload
+from registry import environments, intake, searches, services, storage, upload
 from registry import serializers as shapes
 from registry.models import Artifact, Dataset, Environment, Model, Version
+from registry.search_serializers import SearchRequest
 from slipway.accounts import policy
 from slipway.accounts.lookups import project_named
 from slipway.api.problems import Problem
@@ -306,6 +307,17 @@ class ArtifactViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets
         shape = shapes.OptimizeRequest(data=request.data)
         shape.is_valid(raise_exception=True)
         job = services.optimize_request(actor=request.user, artifact=self.get_object(), **shape.validated_data)
+        return Response(JobSerializer(job).data, status=202, headers={"Location": f"/api/v1/jobs/{job.pk}"})
+
+    @extend_schema(request=SearchRequest, responses={202: JobSerializer})
+    @action(detail=True, methods=["post"])
+    @idempotent
+    def searches(self, request: Request, pk: str) -> Response:
+        """Starts a search for the best variant under a goal; its id is in the job's parameters."""
+        artifact = self.get_object()
+        shape = SearchRequest(data=request.data, context={"request": request, "artifact": artifact})
+        shape.is_valid(raise_exception=True)
+        job = searches.search_request(actor=request.user, artifact=artifact, **shape.validated_data).job
         return Response(JobSerializer(job).data, status=202, headers={"Location": f"/api/v1/jobs/{job.pk}"})
 
 

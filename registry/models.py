@@ -11,6 +11,8 @@ from django.utils.translation import gettext_lazy as _
 
 from engine.formats import signing
 from engine.formats.signing import Signed
+from registry.search_models import Search as Search
+from registry.search_models import SearchTrial as SearchTrial
 
 DIGEST = r"^[0-9a-f]{64}$"
 digest_validator = RegexValidator(DIGEST, _("A SHA-256 in lower-case hexadecimal."))

@@ -53,6 +53,11 @@ def lock_of(name: str) -> Path:
     return paths.REPOSITORY / "locks" / f"{name}.txt"
 
 
+def kit_plan(name: str) -> Plan:
+    """A kit as it is, for work on files that need nothing of a version's own packages."""
+    return Plan(EnvironmentOrigin.KIT, name, environments.text_of(lock_of(name)))
+
+
 def plan_for(version: Version, name: str | None) -> Plan:
     """What a version gets where an exporter asks for the kit `name` (None: the worker's own packages).
 

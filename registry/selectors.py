@@ -8,7 +8,18 @@ from django.core.paginator import InvalidPage
 from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet
 from django.shortcuts import get_object_or_404
 
-from registry.models import Alias, Artifact, Dataset, Format, Measurement, Model, Verdict, Version, VersionState
+from registry.models import (
+    Alias,
+    Artifact,
+    Dataset,
+    DatasetRole,
+    Format,
+    Measurement,
+    Model,
+    Verdict,
+    Version,
+    VersionState,
+)
 from slipway.accounts import policy
 from slipway.accounts.models import Project
 from slipway.accounts.pages import Slice, newest, text_in
@@ -168,6 +179,15 @@ def compare(user: Any, ids: list[int]) -> list[Version]:
     if not ids or set(ids) - set(found):
         raise InvalidPage
     return [found[pk] for pk in ids]
+
+
+def evaluation_set(version: Version) -> Dataset | None:
+    """The newest evaluation set of the version, or of its model."""
+    own = version.datasets.filter(role=DatasetRole.EVALUATION).first()
+    if own is not None:
+        return own
+    of_model = Dataset.objects.filter(role=DatasetRole.EVALUATION, versions__model=version.model_id)
+    return of_model.order_by("-id").first()
 
 
 def has_onnx(version: Version) -> bool:

@@ -13,7 +13,8 @@ from typing import Any
 from engine import sandbox
 from engine.errors import EngineError
 from registry import storage
-from registry.models import Artifact, Dataset, DatasetRole, Format, Version
+from registry.models import Artifact, Dataset, Format, Version
+from registry.selectors import evaluation_set
 from slipway import paths
 from slipway.jobs.context import Interrupted, JobContext, Stopped
 
@@ -114,17 +115,13 @@ def source_and_rows(version: Version, scratch: Path) -> tuple[dict[str, Path], D
 
 def evaluation_rows(version: Version) -> tuple[Dataset | None, Path | None]:
     """The newest evaluation set of the version, or of its model, with its file."""
-    dataset = version.datasets.filter(role=DatasetRole.EVALUATION).first()
-    if dataset is None:
-        dataset = (
-            Dataset.objects.filter(role=DatasetRole.EVALUATION, versions__model=version.model_id)
-            .order_by("-id")
-            .first()
-        )
-    if dataset is None:
-        return None, None
-    path = storage.fetch_file(dataset.uri, sha256=dataset.sha256, size_limit=FETCH_LIMIT)
-    return dataset, path
+    dataset = evaluation_set(version)
+    return dataset, dataset_file(dataset) if dataset else None
+
+
+def dataset_file(dataset: Dataset) -> Path:
+    """The rows in this node's cache, their digest checked."""
+    return storage.fetch_file(dataset.uri, sha256=dataset.sha256, size_limit=FETCH_LIMIT)
 
 
 def placed(source: Path, target: Path) -> Path:

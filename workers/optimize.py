@@ -1,4 +1,4 @@
-"""Queue `optimize`: making variants, and measuring artifacts."""
+"""Queue `optimize`: one variant made by hand, and measuring artifacts."""
 
 from __future__ import annotations
 
@@ -8,27 +8,22 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 from pydantic import BaseModel
 
-from engine.optimize.base import optimizer
-from engine.sandbox import Limits
-from registry import results, storage
-from registry.mlflow import gateway
-from registry.models import Artifact, Dataset, Format, Verdict
+from engine.optimize.recipe import Recipe
+from registry import results
+from registry.models import Artifact, Dataset, DatasetRole
 from slipway.jobs.context import JobContext
 from slipway.jobs.kinds import Done, job_kind
-from workers.common import (
-    artifact_file,
-    evaluation_rows,
-    file_digest,
-    made_file,
-    onnx_facts,
-    placed,
-    sandboxed,
-    scratch_folder,
+from workers.common import artifact_file, dataset_file, evaluation_rows, placed, scratch_folder
+from workers.runs import job_run
+from workers.variants import (
+    made_variant,
+    measured_file,
+    parted,
+    run_figures,
+    subject_of,
+    variant_kept,
+    variant_record,
 )
-from workers.runs import job_run, numbers
-
-OPTIMIZE_LIMITS = Limits(seconds=900, memory_mb=6144)
-MEASURE_LIMITS = Limits(seconds=600, memory_mb=6144)
 
 
 class MeasureParams(BaseModel):
@@ -42,17 +37,18 @@ def measure(job: JobContext, params: MeasureParams) -> Done:
     artifact = Artifact.objects.select_related("version__model__project").get(pk=params.artifact_id)
     with scratch_folder(job) as scratch:
         with job.step("fetch"):
-            model = placed(artifact_file(artifact), scratch / "model.onnx")
+            inputs = {"model": placed(artifact_file(artifact), scratch / "model.onnx")}
             dataset, rows = evaluation_rows(artifact.version)
-            inputs = _inputs(model, dataset, rows, scratch)
+            if dataset and rows:
+                inputs["rows"] = placed(rows, scratch / dataset.file_name)
         with job.step("measure"):
-            measured = _measure(job, artifact, dataset, inputs, params.rounds, scratch)
+            told = {**subject_of(artifact, _target(dataset)), "rounds": params.rounds}
+            measured = measured_file(job, params=told, inputs=inputs, scratch=scratch)
             job.progress(0.8, _words(artifact.label, measured))
         with job.step("register"):
             run_id = job.once("run", lambda: job_run(job, artifact.version, f"measure {artifact.label}"))
             job.note_run(run_id)
-            _log(run_id, artifact, measured)
-            gateway.run_finish(run_id)
+            run_figures(run_id, artifact, measured)
 
     def commit() -> dict[str, Any]:
         row = results.measurement_record(
@@ -74,122 +70,68 @@ class OptimizeParams(BaseModel):
 def optimize(job: JobContext, params: OptimizeParams) -> Done:
     """Makes a variant, then measures it and its parent in alternating rounds on the same rows."""
     parent = Artifact.objects.select_related("version__model__project").get(pk=params.artifact_id)
-    plugin = optimizer(params.optimizer)
+    recipe = Recipe.of((params.optimizer, params.options)).checked()
     with scratch_folder(job) as scratch:
         with job.step("fetch"):
             model = placed(artifact_file(parent), scratch / "parent.onnx")
             dataset, rows = evaluation_rows(parent.version)
+            told = subject_of(parent, _target(dataset))
+            lessons = _lessons(job, recipe, parent, dataset, rows, scratch)
+            judging = lessons.pop("evaluation", None)
             job.progress(0.1)
-        with job.step("convert"):
-            made = sandboxed(
-                job,
-                "engine.optimize.tasks:make",
-                params={"steps": [{"optimizer": params.optimizer, "options": params.options}]},
-                inputs={"model": model},
-                scratch=scratch,
-                limits=OPTIMIZE_LIMITS,
-            )
-            variant = made_file(made, "model.onnx", scratch / "variant.onnx")
-            sha256, size = file_digest(variant), variant.stat().st_size
-            job.progress(0.3, f"{plugin.label}: {parent.size} → {size} bytes.")
-        with job.step("check"):
-            facts = onnx_facts(job, variant, scratch)
+        variant = made_variant(
+            job,
+            recipe,
+            params={**told, "seed": 0},
+            inputs={"model": model, **lessons},
+            signature=parent.signature,
+            scratch=scratch,
+        )
+        job.progress(0.3, f"{recipe.label}: {parent.size} → {variant.size} bytes.")
         with job.step("measure"):
-            inputs = {**_inputs(variant, dataset, rows, scratch), "reference": model}
-            measured = _measure(job, parent, dataset, inputs, params.rounds, scratch)
+            beside = {"model": variant.file, "reference": model, **({"rows": judging} if judging else {})}
+            measured = measured_file(job, params={**told, "rounds": params.rounds}, inputs=beside, scratch=scratch)
             faster = 1 / measured["ratio_to_reference"]
-            job.progress(0.8, _words(plugin.label, measured) + f" {faster:.2f} times the parent's speed.")
+            job.progress(0.8, _words(recipe.label, measured) + f" {faster:.2f} times the parent's speed.")
         with job.step("store"):
-            run_id = job.once("run", lambda: job_run(job, parent.version, f"optimize {params.optimizer}"))
-            job.note_run(run_id)
-            uri = job.once(
-                f"store:{sha256}",
-                lambda: storage.put_file(variant, run_id=run_id, artifact_path=f"optimize/{sha256[:16]}/model.onnx"),
-            )
-            storage.cache_add(variant, sha256=sha256)
+            run_id, uri = variant_kept(job, variant, parent.version, f"optimize {params.optimizer}")
         with job.step("register"):
-            _log(run_id, parent, measured, optimizer=params.optimizer, sha256=sha256)
-            gateway.run_finish(run_id)
+            run_figures(run_id, parent, measured, optimizer=params.optimizer, sha256=variant.sha256)
 
     def commit() -> dict[str, Any]:
-        artifact = results.artifact_record(
-            version=parent.version,
-            format=Format.ONNX,
-            sha256=sha256,
-            size=size,
-            file_name="model.onnx",
-            uri=uri,
-            parent=parent,
-            recipe={
-                "optimizer": params.optimizer,
-                "label": plugin.label,
-                "labels": parent.recipe.get("labels"),
-                "steps": made.value["steps"],
-                "versions": made.value["versions"],
-            },
-            verdict=Verdict.CLEAN,
-            signature=facts["signature"],
-            mlflow_run_id=run_id,
-            job_id=job.id,
+        artifact = variant_record(
+            job, variant, parent=parent, dataset=dataset, run_id=run_id, uri=uri, measured=measured
         )
-        common = {"dataset": dataset, "job_id": job.id, "run_id": run_id}
-        results.measurement_record(artifact=artifact, measured={**measured, "speedup": faster}, **common)
-        beside = {**measured["reference"], "profile": measured["profile"], "speedup": 1.0}
-        results.measurement_record(artifact=parent, measured=beside, **common)
+        reference = {**measured["reference"], "profile": measured["profile"], "speedup": 1.0}
+        results.measurement_record(artifact=parent, dataset=dataset, job_id=job.id, run_id=run_id, measured=reference)
         return {"artifact": artifact.pk}
 
-    return Done({"sha256": sha256, "size": size, "speedup": faster}, commit=commit)
+    return Done({"sha256": variant.sha256, "size": variant.size, "speedup": faster}, commit=commit)
 
 
-def _inputs(model: Path, dataset: Dataset | None, rows: Path | None, scratch: Path) -> dict[str, Path]:
+def _lessons(
+    job: JobContext, recipe: Recipe, parent: Artifact, dataset: Dataset | None, rows: Path | None, scratch: Path
+) -> dict[str, Path]:
+    """ "evaluation" rows where there are any, and what the recipe learns from: the version's training rows, or else a
+    part of the evaluation set, which is then not judged on."""
+    found: dict[str, Path] = {}
     if dataset is None or rows is None:
-        return {"model": model}
-    return {"model": model, "rows": placed(rows, scratch / dataset.file_name)}
+        return found
+    found["evaluation"] = placed(rows, scratch / dataset.file_name)
+    training = parent.version.datasets.filter(role=DatasetRole.TRAINING, target=dataset.target).first()
+    if recipe.needs and training is not None:
+        found["training"] = placed(dataset_file(training), scratch / f"training-{training.file_name}")
+    elif "calibration" in recipe.needs:
+        parts = parted(job, found["evaluation"], dataset.target, 0, scratch)
+        found |= {name: file for name, (file, _) in parts.items()}
+    return found
 
 
-def _measure(
-    job: JobContext,
-    artifact: Artifact,
-    dataset: Dataset | None,
-    inputs: dict[str, Path],
-    rounds: int,
-    scratch: Path,
-) -> dict[str, Any]:
-    return sandboxed(
-        job,
-        "engine.evaluate.tasks:measure",
-        params={
-            "task": artifact.version.model.task,
-            "rounds": rounds,
-            "target": dataset.target if dataset else "target",
-            "labels": artifact.recipe.get("labels"),
-        },
-        inputs=inputs,
-        scratch=scratch,
-        limits=MEASURE_LIMITS,
-    ).value
+def _target(dataset: Dataset | None) -> str:
+    return dataset.target if dataset else "target"
 
 
 def _words(label: str, measured: dict[str, Any]) -> str:
     quality = ", ".join(f"{name} {value:.4f}" for name, value in sorted(measured["metrics"].items()))
     latency = measured["latency_ms"]
     return f"{label}: p50 {latency['p50']:.3f} ms, p95 {latency['p95']:.3f} ms" + (f", {quality}." if quality else ".")
-
-
-def _log(run_id: str, artifact: Artifact, measured: dict[str, Any], sha256: str = "", **params: Any) -> None:
-    """What MLflow keeps of it. The digest is a tag: a repeated attempt may make other bytes, and MLflow refuses
-    to change a parameter."""
-    gateway.run_log(
-        run_id,
-        params={"artifact": artifact.sha256, **params},
-        metrics=numbers(
-            {
-                **measured["metrics"],
-                **{f"latency_{name}_ms": value for name, value in measured["latency_ms"].items()},
-                "size_bytes": measured["size_bytes"],
-                "peak_memory_mb": measured["peak_memory_mb"],
-                "ratio_to_reference": measured.get("ratio_to_reference"),
-            }
-        ),
-        tags={"sha256": sha256} if sha256 else {},
-    )

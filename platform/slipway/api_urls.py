@@ -10,6 +10,7 @@ from deployments.servers_api import ServerViewSet
 from deployments.serving_api import ServingArtifact, state
 from monitoring.api import AlertViewSet, EndpointStats, PolicyViewSet, RetrainHook, ServingReport
 from registry.api import ArtifactViewSet, DatasetViewSet, EnvironmentViewSet, ModelViewSet, VersionViewSet
+from registry.search_api import SearchViewSet
 from slipway.accounts.api import TokenViewSet
 from slipway.jobs.api import JobViewSet
 
@@ -20,6 +21,7 @@ for prefix, view in {
     "versions": VersionViewSet,
     "artifacts": ArtifactViewSet,
     "datasets": DatasetViewSet,
+    "searches": SearchViewSet,
     "environments": EnvironmentViewSet,
     "targets": TargetViewSet,
     "endpoints": EndpointViewSet,

@@ -48,6 +48,7 @@ class Environment:
     max_upload_mb: int = field(default_factory=lambda: int(os.environ.get("SLIPWAY_MAX_UPLOAD_MB", "2048")))
     environments_gb: int = field(default_factory=lambda: int(os.environ.get("SLIPWAY_ENVIRONMENTS_GB", "20")))
     environments_days: int = field(default_factory=lambda: int(os.environ.get("SLIPWAY_ENVIRONMENTS_DAYS", "30")))
+    search_trials: int = field(default_factory=lambda: int(os.environ.get("SLIPWAY_SEARCH_TRIALS", "2")))
     installer: str = field(default_factory=lambda: os.environ.get("SLIPWAY_INSTALLER", "").strip() or "pip")
     build_packages: bool = field(default_factory=lambda: _flag("SLIPWAY_BUILD_PACKAGES"))
     admin_password: str = field(default_factory=lambda: os.environ.get("SLIPWAY_ADMIN_PASSWORD", ""))

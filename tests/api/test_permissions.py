@@ -19,6 +19,7 @@ from deployments.models import DesiredState, Server
 from deployments.rollouts import rollout_start
 from monitoring import services as monitors
 from registry.models import Dataset, Environment
+from registry.searches import search_request
 from slipway.accounts.services import token_create, token_revoke
 from slipway.api_urls import urlpatterns
 from slipway.jobs.services import submit
@@ -55,6 +56,10 @@ TABLE: list[tuple[str, str, Any, set[str], int]] = [
     ("GET", "artifacts/{artifact}", None, READ, 200),
     ("GET", "artifacts/{folder}/content", None, READ, 409),
     ("POST", "artifacts/{artifact}/optimize", {"optimizer": "dynamic-quantization"}, WRITE, 202),
+    ("POST", "artifacts/{artifact}/searches", {"goal": {"max_loss": 1}, "dataset": "{evaluation}"}, WRITE, 202),
+    ("GET", "searches", None, READ, 200),
+    ("GET", "searches/{search}", None, READ, 200),
+    ("GET", "searches/{search}/trials", None, READ, 200),
     ("GET", "datasets", None, READ, 200),
     ("GET", "datasets/{dataset}", None, READ, 200),
     ("GET", "targets", None, READ, 200),
@@ -118,6 +123,8 @@ def world(people, project, model, new_version) -> dict[str, Any]:
     rollout = rollout_start(actor=None, endpoint=busy, artifact=second)
     later = timezone.now() + dt.timedelta(hours=1)
     Server.objects.create(instance="s", seen_at=later, deployments={str(rollout.candidate_id): {"state": "ready"}})
+    rows = {"project": project, "role": "evaluation", "sha256": "e" * 64, "size": 1, "file_name": "e.csv", "uri": "x"}
+    evaluation = Dataset.objects.create(name="e", **rows)
     params = {"version_id": one.pk}
     ended = submit("ingest", project=project, params=params)
     type(ended).objects.filter(pk=ended.pk).update(state="failed", finished_at=timezone.now())
@@ -129,6 +136,8 @@ def world(people, project, model, new_version) -> dict[str, Any]:
         "alert": monitors.alert_raise(project_id=project.pk, key="k", title="t").pk,
         "token": token_create(user=people["root"], name="old")[0].pk,
         "environment": Environment.objects.create(name="pmml", digest="e", state="ready").pk, "file": "Dockerfile",
+        "evaluation": evaluation.pk,
+        "search": search_request(actor=None, artifact=first, goal={}, dataset=evaluation).pk,
         "job": submit("ingest", project=project, params=params).pk, "ended": ended.pk,
         "dataset": Dataset.objects.create(
             project=project, name="d", role="training", sha256="d" * 64, size=1, file_name="d.csv", uri="x"

@@ -35,7 +35,7 @@ def operations() -> list[Any]:
 ROWS = {
     "models": "model", "versions": "version", "artifacts": "artifact", "datasets": "dataset", "targets": "target",
     "endpoints": "endpoint", "rollouts": "rollout", "policies": "policy", "alerts": "alert", "jobs": "job",
-    "tokens": "token", "environments": "environment",
+    "tokens": "token", "environments": "environment", "searches": "search",
     "hooks": "policy",
 }  # fmt: skip
 

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from registry.models import Approval, Artifact, Model, Version
+from registry.search_models import Search
 from tests.cli.conftest import Cli
+from tests.dashboard import lab_world, world
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -118,3 +120,22 @@ def test_ids_beyond_every_row_are_not_found_when_asked_for(cli: Cli, new_version
     cli("versions", "show", f"digits/{10**17}", code=5)
     cli("models", "alias", "digits", "../..", 1, code=5)
     cli("versions", "list", "--state", "nonsense", code=7)
+
+
+def test_search_starts_and_shows_its_front_when_asked(cli: Cli, project: Any, people: Any) -> None:
+    built = world.build(project, people["admin"])
+    version = built["versions"][4]
+    onnx = version.artifacts.filter(format="onnx").order_by("id").first()
+    started = cli("search", "start", onnx.pk, "--max-loss", 0.5, "--goal", "prefer=latency", "--goal", "size_mb=2")
+    search = Search.objects.get()
+    assert f"slipway search show {search.pk}" in started.out
+    assert (search.goal["max_loss"], search.goal["prefer"], search.goal["size_mb"]) == (0.5, "latency", 2)
+    cli("search", "start", onnx.pk, "--goal", "max_loss=much", code=7)
+    searches = lab_world.build(version, people["admin"])
+    shown = cli("search", "show", searches["done"].pk).out
+    assert "recommended" in shown and "refused" in shown and "Static int8" in shown
+    data = cli("search", "show", searches["done"].pk, "-o", "json").json
+    assert data["recommended"]["artifact"] and len(data["trials"]) == 11 and data["front"] and data["reasons"]
+    assert cli("search", "show", searches["unmet"].pk, "-o", "json").json["relax"]
+    assert "running" in cli("search", "list").out
+    cli("search", "show", 10**6, code=5)

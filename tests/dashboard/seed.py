@@ -17,7 +17,7 @@ def main() -> None:
     django.setup()
     from slipway.accounts.models import Membership, Project, Role, User
     from slipway.accounts.services import token_create
-    from tests.dashboard import world
+    from tests.dashboard import lab_world, world
 
     if Project.objects.exists():
         print("there is a world already")
@@ -27,7 +27,8 @@ def main() -> None:
     for role in Role.values:
         user = User.objects.create_user(role, password=role)
         Membership.objects.create(project=project, user=user, role=role)
-    world.build(project, admin)
+    made = world.build(project, admin)
+    lab_world.build(made["versions"][4], admin)
     token_create(user=admin, name="training script")
     other = Project.objects.create(slug="empty", name="Empty project")
     Membership.objects.create(project=other, user=admin, role=Role.ADMIN)

@@ -12,6 +12,7 @@ from slipway.celery import app
 
 if TYPE_CHECKING:
     from slipway.jobs.context import JobContext
+    from slipway.jobs.models import Job
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Later:
 
 
 Handler = Callable[["JobContext", Any], "Done | Later"]
+Ended = Callable[["Job"], None]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Kind:
     label: Any
     params: type[BaseModel]
     handler: Handler
+    ended: Ended | None = None
 
     @property
     def task_name(self) -> str:
@@ -52,13 +55,19 @@ class Kind:
 _KINDS: dict[str, Kind] = {}
 
 
-def job_kind(name: str, *, queue: str, params: type[BaseModel], label: Any = "") -> Callable[[Handler], Handler]:
-    """Declares a kind of job: its queue, its parameters and the function that does it."""
+def job_kind(
+    name: str, *, queue: str, params: type[BaseModel], label: Any = "", ended: Ended | None = None
+) -> Callable[[Handler], Handler]:
+    """Declares a kind of job: its queue, its parameters and the function that does it.
+
+    `ended` is called in the transaction in which a job of this kind ends, however it ends: also when it was cancelled
+    in its queue or given up by the sweep, where no handler runs.
+    """
 
     def declare(handler: Handler) -> Handler:
         if name in _KINDS:
             raise ValueError(f"there are two job kinds named {name!r}")
-        kind = _KINDS[name] = Kind(name, queue, label or name, params, handler)
+        kind = _KINDS[name] = Kind(name, queue, label or name, params, handler, ended)
 
         def run(job_id: int) -> None:
             from slipway.jobs.kernel import execute
@@ -74,6 +83,13 @@ def job_kind(name: str, *, queue: str, params: type[BaseModel], label: Any = "")
 def kind_of(name: str) -> Kind:
     """The declared kind; importing the task modules is the caller's business (Celery's, or the app's)."""
     return _KINDS[name]
+
+
+def when_ended(job: Job) -> None:
+    """Lets the job's kind know that it ended; a kind that this process does not know has nothing to say."""
+    kind = _KINDS.get(job.kind)
+    if kind is not None and kind.ended is not None:
+        kind.ended(job)
 
 
 def kinds() -> list[Kind]:

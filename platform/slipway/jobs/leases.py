@@ -13,6 +13,7 @@ from django.db.models.functions import Now
 
 from slipway import events
 from slipway.environment import environment
+from slipway.jobs.kinds import when_ended
 from slipway.jobs.models import MAX_FAILURES, Job, JobLog, State
 
 LEASE = dt.timedelta(seconds=environment.lease_seconds)
@@ -119,6 +120,7 @@ def end(job: Job, state: str, *, reason: str = "", code: str = "", reference: st
             "result", "progress", "step",
         ]
     )  # fmt: skip
+    when_ended(job)
     events.ring(job.project_id, "job", job.pk)
 
 

@@ -91,6 +91,19 @@ def job_cancel(*, actor: User | None, job: Job) -> Job:
 
 
 @transaction.atomic
+def job_wake(*, job_id: int) -> None:
+    """What a job that comes again later was waiting for has happened: it is due now.
+
+    A row that somebody holds is left alone: whoever ends a parent takes its children's rows next, and we hold one.
+    """
+    rows = Job.objects.select_for_update(no_key=True, skip_locked=True)
+    waiting = rows.filter(pk=job_id, state=State.QUEUED).first()
+    if waiting is not None:
+        Job.objects.filter(pk=job_id).update(available_at=Now(), rung_at=None)
+        transaction.on_commit(lambda: ring(waiting.pk, waiting.queue, waiting.kind), robust=True)
+
+
+@transaction.atomic
 def job_retry(*, actor: User | None, job: Job) -> Job:
     """Puts a failed or cancelled job back into its queue, with a fresh count of failures."""
     policy.require(actor, policy.WRITE, job.project_id)

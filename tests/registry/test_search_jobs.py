@@ -1,0 +1,149 @@
+"""A search from its request to its recommendation, killed, cancelled and fed with what it cannot use."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from registry.models import Artifact, Measurement, Model
+from registry.search_models import Search, SearchTrial
+from registry.searches import search_request
+from slipway.jobs import services as jobs
+from slipway.jobs.context import Interrupted
+from slipway.jobs.models import Job, State
+from tests.registry import lab
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("use_mlflow")]
+QUICK = {"trials": 3, "minutes": 5, "max_loss": 5}
+
+
+@pytest.fixture
+def base(model: Model) -> Artifact:
+    return lab.artifact(model)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One round of measuring says as much here as five."""
+    for module in ("lab", "trials"):
+        monkeypatch.setattr(f"workers.{module}.ROUNDS", 1)
+
+
+def searched(base: Artifact, **goal: Any) -> Search:
+    return search_request(actor=None, artifact=base, goal={**QUICK, **goal})
+
+
+@pytest.mark.usefixtures("quick")
+def test_search_recommends_a_measured_variant_when_it_ends(base: Artifact) -> None:
+    lab.dataset(base.version, lab.rows(400))
+    search = searched(base)
+    job = lab.finish(search)
+    assert job.state == State.SUCCEEDED, job.reason
+    trials = list(search.trials.all())
+    assert len(trials) == 3 and {trial.state for trial in trials} <= {"measured", "refused", "failed"}
+    measured = [trial for trial in trials if trial.state == "measured"]
+    assert measured and search.found is not None and search.found.front
+    for trial in measured:
+        artifact, cost, quality = trial.artifact, trial.cost, trial.quality
+        assert artifact is not None and cost is not None and quality is not None
+        assert artifact.parent == base and artifact.recipe["steps"] == trial.steps and artifact.signed
+        assert artifact.recipe["optimizer"] == "+".join(step["optimizer"] for step in trial.steps)
+        assert artifact.size == cost.size_bytes == trial.size and cost.ratio_low <= cost.ratio <= cost.ratio_high
+        assert quality.rows == 280 and trial.confusion["labels"]
+        assert Measurement.objects.get(artifact=artifact, job=trial.job).speedup == pytest.approx(cost.speedup)
+        assert trial.job is not None and trial.job.mlflow_run_id == artifact.mlflow_run_id
+    if job.result["recommended"]:
+        assert job.result["recommended"] in {trial.artifact_id for trial in measured}
+    # 30 % of each class calibrated, and was not judged on.
+    assert search.parts["calibration"]["rows"] == 120 and search.parts["evaluation"]["rows"] == 280
+    assert search.base is not None and search.profile["cores"] and search.survey["calibration"]
+    assert Measurement.objects.filter(artifact=base, job=search.job).count() == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_search_goes_on_from_its_rows_when_it_was_killed(base: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.dataset(base.version, lab.rows(400))
+    search = searched(base, trials=2)
+    lab.run(search.job)
+    first, second = lab.children(search)
+    lab.run(first)
+    # Died right after it had submitted: the lease runs out, the next attempt finds the rows and submits nothing twice.
+    Job.objects.filter(pk=search.job_id).update(
+        state=State.RUNNING, lease_until=timezone.now() - dt.timedelta(seconds=9), claimed_by="gone"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("workers.trials.made_variant", _killed)
+        assert lab.run(second).state == State.QUEUED  # its worker died too: another attempt
+    assert SearchTrial.objects.get(job=second).state == "running"
+    jobs.sweep()
+    looked = search.trials.count()
+    assert lab.finish(search).state == State.SUCCEEDED
+    assert search.trials.count() == looked == 2 and Job.objects.filter(parent=search.job_id).count() == 2
+    assert not search.trials.filter(state__in=["queued", "running"]).exists()
+
+
+def _killed(*args: Any, **more: Any) -> None:
+    raise Interrupted("Ended by SIGKILL.")
+
+
+@pytest.mark.usefixtures("quick")
+def test_trials_end_when_their_search_is_cancelled_and_come_back_when_it_is_retried(base: Artifact) -> None:
+    lab.dataset(base.version, lab.rows(400))
+    search = searched(base, trials=2)
+    lab.run(search.job)
+    assert search.trials.filter(state="queued").count() == 2
+    assert search.job is not None
+    jobs.job_cancel(actor=None, job=search.job)
+    search.refresh_from_db()
+    assert search.stopped_at is not None
+    assert set(search.trials.values_list("state", flat=True)) == {"cancelled"}
+    assert not Job.objects.filter(parent=search.job_id, state__in=["queued", "running"]).exists()
+    jobs.job_retry(actor=None, job=search.job)
+    assert lab.finish(search).state == State.SUCCEEDED
+    assert search.stopped_at is None and not search.trials.filter(state="cancelled").exists()
+    assert search.trials.count() == 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_no_artifact_is_left_when_a_trial_breaks_the_promise_or_cannot_be_made(
+    base: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.dataset(base.version, lab.rows(400))
+    monkeypatch.setattr("workers.trials.quality_breach", lambda goal, judged: "It loses too much.")
+    search = searched(base, trials=2)
+    assert lab.finish(search).state == State.SUCCEEDED
+    refused = list(search.trials.filter(state="refused"))
+    assert refused and all(trial.quality and trial.confusion and trial.size for trial in refused)
+    assert all(not trial.measured and trial.artifact is None for trial in refused)
+    assert list(Artifact.objects.all()) == [base]
+    assert search.found is not None and search.found.recommended is None and search.found.relax
+
+
+def test_trials_that_did_not_begin_are_called_off_when_the_time_is_over(base: Artifact) -> None:
+    lab.dataset(base.version, lab.rows(400))
+    search = searched(base)
+    lab.run(search.job)
+    Search.objects.filter(pk=search.pk).update(deadline=timezone.now())
+    assert lab.run(search.job).state == State.SUCCEEDED
+    assert set(search.trials.values_list("state", flat=True)) == {"cancelled"}
+    assert all("time was over" in text for text in search.trials.values_list("reason", flat=True))
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (lab.rows(100, columns=3), "column"),
+        (lab.rows(100, truth=False), "target column"),
+        (lab.rows(12), "too few"),
+    ],
+    ids=["shape", "labels", "few"],
+)
+def test_search_fails_with_its_cause_when_the_rows_are_of_no_use(base: Artifact, rows: bytes, words: str) -> None:
+    lab.dataset(base.version, rows)
+    search = searched(base)
+    job = lab.finish(search)
+    assert job.state == State.FAILED and words in job.reason.lower(), job.reason
+    assert not search.trials.exists() and list(Artifact.objects.all()) == [base]

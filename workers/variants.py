@@ -1,0 +1,190 @@
+"""Making, measuring and keeping one variant: what a hand-made optimization and the trials of a search share."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.errors import EngineError
+from engine.optimize.lab.parts import CALIBRATES
+from engine.optimize.recipe import Recipe
+from engine.sandbox import Limits
+from registry import results, storage
+from registry.mlflow import gateway
+from registry.models import Artifact, Dataset, Format, Verdict, Version
+from registry.packages import kit_plan
+from slipway.jobs.context import JobContext
+from workers.common import file_digest, made_file, onnx_facts, sandboxed
+from workers.environments import prepared
+from workers.runs import job_run, numbers
+from workers.turns import measuring_alone
+
+OPTIMIZE_LIMITS = Limits(seconds=900, memory_mb=6144)
+MEASURE_LIMITS = Limits(seconds=600, memory_mb=6144)
+SPLIT_LIMITS = Limits(seconds=300, memory_mb=6144)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A made and checked file, not yet judged."""
+
+    recipe: Recipe
+    file: Path
+    sha256: str
+    size: int
+    signature: dict[str, Any]
+    versions: dict[str, str]
+
+
+def subject_of(artifact: Artifact, target: str) -> dict[str, Any]:
+    """What every task about an artifact's answers is told."""
+    return {"task": artifact.version.model.task, "target": target, "labels": artifact.recipe.get("labels")}
+
+
+def parted(job: JobContext, rows: Path, target: str, seed: int, scratch: Path) -> dict[str, tuple[Path, int]]:
+    """{"calibration", "evaluation"}: parts of the rows without a row in common, with their lengths."""
+    made = sandboxed(
+        job,
+        "engine.optimize.lab.parts:split",
+        params={"share": CALIBRATES, "seed": seed, "target": target},
+        inputs={"rows": rows},
+        scratch=scratch,
+        limits=SPLIT_LIMITS,
+    )
+    counts = made.value
+    return {
+        name: (made_file(made, f"{name}.parquet", scratch / f"{name}.parquet"), int(counts[name]))
+        for name in ("calibration", "evaluation")
+    }
+
+
+def made_variant(
+    job: JobContext,
+    recipe: Recipe,
+    *,
+    params: dict[str, Any],
+    inputs: dict[str, Path],
+    signature: dict[str, Any],
+    scratch: Path,
+    limits: Limits = OPTIMIZE_LIMITS,
+) -> Variant:
+    """Makes it, each stretch of steps in its environment, and checks the result in a child of its own. EngineError
+    for what cannot be made, is no model, or takes or gives other tensors than `signature` says."""
+    current = inputs["model"]
+    versions: dict[str, str] = {}
+    for number, (environment, stretch) in enumerate(recipe.stretches()):
+        with prepared(job, kit_plan(environment)) if environment else nullcontext() as python, job.step("convert"):
+            made = sandboxed(
+                job,
+                "engine.optimize.tasks:make",
+                params={**params, "steps": [step.model_dump(mode="json") for step in stretch.steps]},
+                inputs={**inputs, "model": current, "original": inputs["model"]},
+                scratch=scratch,
+                limits=limits,
+                python=python,
+            )
+            current = made_file(made, "model.onnx", scratch / f"variant-{number}.onnx")
+            versions |= made.value["versions"]
+            for note in made.value["notes"]:
+                job.log(note)
+    with job.step("check"):
+        facts = onnx_facts(job, current, scratch)
+        if signature and _tensors(facts["signature"]) != _tensors(signature):
+            raise EngineError("Its inputs or outputs are no longer those of its parent.", code="signature")
+    sha256, size = file_digest(current), current.stat().st_size
+    return Variant(recipe, current, sha256, size, facts["signature"], versions)
+
+
+def _tensors(signature: dict[str, Any]) -> list[tuple[str, str, str, int]]:
+    """What a caller relies on; fixing a free dimension is a recipe's right."""
+    return [
+        (side, tensor["name"], tensor["datatype"], len(tensor["shape"]))
+        for side in ("inputs", "outputs")
+        for tensor in signature.get(side) or []
+    ]
+
+
+def measured_file(job: JobContext, *, params: dict[str, Any], inputs: dict[str, Path], scratch: Path) -> dict[str, Any]:
+    """`engine.evaluate.tasks:measure`, with the machine to itself as far as measuring goes."""
+    with measuring_alone(job):
+        return sandboxed(
+            job,
+            "engine.evaluate.tasks:measure",
+            params=params,
+            inputs=inputs,
+            scratch=scratch,
+            limits=MEASURE_LIMITS,
+        ).value
+
+
+def variant_kept(job: JobContext, variant: Variant, version: Version, name: str) -> tuple[str, str]:
+    """(run, uri) of a variant whose bytes are in MLflow and in this node's cache."""
+    run_id = job.once("run", lambda: job_run(job, version, name))
+    job.note_run(run_id)
+    uri = job.once(
+        f"store:{variant.sha256}",
+        lambda: storage.put_file(
+            variant.file, run_id=run_id, artifact_path=f"optimize/{variant.sha256[:16]}/model.onnx"
+        ),
+    )
+    storage.cache_add(variant.file, sha256=variant.sha256)
+    return str(run_id), str(uri)
+
+
+def variant_record(
+    job: JobContext,
+    variant: Variant,
+    *,
+    parent: Artifact,
+    dataset: Dataset | None,
+    run_id: str,
+    uri: str,
+    measured: Any,
+) -> Artifact:
+    """The variant with its measurement; to be called in the job's completing transaction."""
+    names = [step.optimizer for step in variant.recipe.steps]
+    artifact = results.artifact_record(
+        version=parent.version,
+        format=Format.ONNX,
+        sha256=variant.sha256,
+        size=variant.size,
+        file_name="model.onnx",
+        uri=uri,
+        parent=parent,
+        recipe={
+            "optimizer": "+".join(names),
+            "label": variant.recipe.label,
+            "labels": parent.recipe.get("labels"),
+            "steps": [step.model_dump(mode="json") for step in variant.recipe.checked().steps],
+            "versions": variant.versions,
+        },
+        verdict=Verdict.CLEAN,
+        signature=variant.signature,
+        mlflow_run_id=run_id,
+        job_id=job.id,
+    )
+    faster = {**measured, "speedup": 1 / measured["ratio_to_reference"]}
+    results.measurement_record(artifact=artifact, dataset=dataset, job_id=job.id, run_id=run_id, measured=faster)
+    return artifact
+
+
+def run_figures(run_id: str, artifact: Artifact, measured: dict[str, Any], sha256: str = "", **params: Any) -> None:
+    """What MLflow keeps of it. The digest is a tag: a repeated attempt may make other bytes, and MLflow refuses
+    to change a parameter."""
+    latency = measured.get("latency_ms", {})
+    known = ("size_bytes", "peak_memory_mb", "ratio_to_reference", "ratio_low", "ratio_high", "loss", "loss_upper")
+    gateway.run_log(
+        run_id,
+        params={"artifact": artifact.sha256, **params},
+        metrics=numbers(
+            {
+                **measured.get("metrics", {}),
+                **{f"latency_{name}_ms": value for name, value in latency.items()},
+                **{name: measured.get(name) for name in known},
+            }
+        ),
+        tags={"sha256": sha256} if sha256 else {},
+    )
+    gateway.run_finish(run_id)
