@@ -68,8 +68,8 @@ def _check(kind: Any, methods: Sequence[str]) -> None:
             raise PluginError(f"{where} has no method `{method}`.")
 
 
-def options_of(plugin: Any, given: dict[str, Any]) -> Any:
-    """The plug-in's Options from plain data. EngineError naming the first wrong field."""
+def options_of(plugin: Any, given: dict[str, Any], field: str = "options") -> Any:
+    """The plug-in's Options from plain data. EngineError naming the first wrong field, below `field`."""
     from pydantic import ValidationError
 
     from engine.errors import EngineError
@@ -79,4 +79,4 @@ def options_of(plugin: Any, given: dict[str, Any]) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise EngineError(f"{where}: {first['msg']}", field=f"options.{where}", code="options") from error
+        raise EngineError(f"{where}: {first['msg']}", field=f"{field}.{where}", code="options") from error

@@ -35,7 +35,8 @@ from slipway.jobs.services import submit
 @dataclass(frozen=True)
 class Way:
     """A format and whether this version can have it. `environment` is empty where the worker's own packages do;
-    `origin` says where the packages come from, `reason` why they could not be had."""
+    `origin` says where the packages come from, `reason` why they could not be had.
+    `options`: JSON Schema of the exporter's options."""
 
     exporter: str
     label: str
@@ -46,6 +47,7 @@ class Way:
     reason: str
     prepared: Environment | None
     artifact: Artifact | None
+    options: dict[str, Any]
 
 
 def ways_of(version: Version) -> list[Way]:
@@ -80,6 +82,7 @@ def ways_of(version: Version) -> list[Way]:
                 reason=reasons.get(plan.wanted, "") if plan else "",
                 prepared=prepared.get(plan.digest) if plan and needs else None,
                 artifact=made.get(one.name),
+                options=one.Options.model_json_schema(),
             )
         )
     return ways

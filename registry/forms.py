@@ -7,9 +7,11 @@ from typing import Any
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
+from engine.export.base import exporter
 from engine.optimize.base import optimizers
 from registry.environments import Way
 from registry.models import Format, Task
+from registry.option_forms import OptionsForm
 from slipway.accounts import policy
 from slipway.accounts.models import Project
 
@@ -66,13 +68,26 @@ class ModelChangeForm(forms.Form):
 
 
 class ExportForm(forms.Form):
-    """Which formats to export to, of those that are possible."""
+    """Which formats to export to, of those that are possible, and the options of each."""
 
     exporters = forms.MultipleChoiceField(label=_("Formats"), widget=forms.CheckboxSelectMultiple)
 
     def __init__(self, ways: list[Way], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["exporters"].choices = [(way.exporter, way.label) for way in ways if not way.why_not]  # type: ignore[attr-defined]
+        able = [way for way in ways if not way.why_not]
+        self.fields["exporters"].choices = [(way.exporter, way.label) for way in able]  # type: ignore[attr-defined]
+        data = self.data if self.is_bound else None
+        self.options = {way.exporter: OptionsForm(exporter(way.exporter), data) for way in able}
+
+    def clean(self) -> dict[str, Any]:
+        """Adds `options` of what was chosen; a wrong one is said beside its field too."""
+        chosen = {name: self.options[name] for name in self.cleaned_data.get("exporters", [])}
+        for form in chosen.values():
+            if not form.is_valid():
+                said = _("The options of %(format)s do not fit.") % {"format": form.plugin.label}
+                self.add_error(None, said)
+        self.cleaned_data["options"] = {name: form.chosen for name, form in chosen.items() if form.is_valid()}
+        return self.cleaned_data
 
 
 class OptimizeForm(forms.Form):

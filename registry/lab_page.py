@@ -8,7 +8,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from engine.optimize.base import optimizers
-from engine.optimize.lab.promise import cost_breaches, proven
+from engine.optimize.lab.promise import cost_breaches, proven, quality_breach
 from engine.optimize.lab.trial import Judgement, Measured
 from registry.search_models import Search, SearchTrial
 from registry.search_selectors import Standing
@@ -45,6 +45,8 @@ def _speed(cost: Measured) -> tuple[str, str]:
 
 
 def _quality(search: Search, quality: Judgement) -> tuple[str, str]:
+    if quality_breach(search.asked, quality):
+        return ("bad", _("breaks the promise"))
     if proven(search.asked, quality):
         return ("ok", _("keeps the promise, proven"))
     return ("warn", _("keeps the promise on these rows; too few to prove it"))

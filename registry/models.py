@@ -160,6 +160,7 @@ class Format(models.TextChoices):
     PMML = "pmml", "PMML"
     SAVED_MODEL = "saved-model", "SavedModel"
     TORCHSCRIPT = "torchscript", "TorchScript"
+    PT2 = "pt2", "ExportedProgram"
     TFLITE = "tflite", "TFLite"
     MAR = "mar", "MAR"
     TRITON = "triton", "Triton"

@@ -54,10 +54,10 @@ def version_described(
     )
 
 
-def task_infer(*, version: Version, classifies: bool) -> None:
-    """Names the task of a model that nobody named, from what its export predicts: classes or numbers."""
-    task = Task.TABULAR_CLASSIFICATION if classifies else Task.TABULAR_REGRESSION
-    Model.objects.filter(pk=version.model_id, task=Task.OTHER).update(task=task, revision=F("revision") + 1)
+def task_infer(*, version: Version, task: str) -> None:
+    """Names the task of a model that nobody named; see `engine.evaluate.task_guess`."""
+    if task != Task.OTHER:
+        Model.objects.filter(pk=version.model_id, task=Task.OTHER).update(task=Task(task), revision=F("revision") + 1)
 
 
 def artifact_record(

@@ -168,6 +168,12 @@ class Decision(serializers.Serializer):
 
 class ExportRequest(serializers.Serializer):
     exporters = serializers.ListField(child=serializers.CharField(max_length=40), min_length=1, max_length=10)
+    options = serializers.DictField(
+        child=serializers.DictField(),
+        required=False,
+        default=dict,
+        help_text="Options of each exporter by its name; `formats` says which there are.",
+    )
 
 
 class Way(serializers.Serializer):
@@ -185,6 +191,7 @@ class Way(serializers.Serializer):
     reason = serializers.CharField(help_text="Why the version's own packages could not be had.")
     prepared = serializers.SerializerMethodField(help_text="Whether that environment is ready.")
     artifact = serializers.SerializerMethodField(help_text="The newest artifact of this exporter.")
+    options = serializers.DictField(help_text="JSON Schema of what `export` takes as options of this exporter.")
 
     def get_possible(self, way: environments.Way) -> bool:
         return not way.why_not

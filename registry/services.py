@@ -163,19 +163,28 @@ def version_move(*, version: Version, state: str, reason: str = "") -> bool:
     return changed == 1
 
 
-def export_request(*, actor: User | None, version: Version, exporters: list[str]) -> list[Job]:
-    """One job per format."""
+def export_request(
+    *,
+    actor: User | None,
+    version: Version,
+    exporters: list[str],
+    options: dict[str, dict[str, Any]] | None = None,
+) -> list[Job]:
+    """One job per format. options: {exporter: its options}, of the named exporters only."""
     policy.require(actor, policy.WRITE, version.model.project_id)
     if version.state != VersionState.READY:
         raise Conflict("Only a version that is ready can be exported.")
+    given = options or {}
     for name in exporters:
-        exporter(name)
+        options_of(exporter(name), given.get(name, {}), field=f"options.{name}")
+    for name in given.keys() - set(exporters):
+        raise Problem(f"options.{name[:40]}: this exporter is not asked for.", field=f"options.{name[:40]}")
     with transaction.atomic():
         return [
             submit(
                 "export",
                 project=version.model.project,
-                params={"version_id": version.pk, "exporter": name},
+                params={"version_id": version.pk, "exporter": name, "options": given.get(name, {})},
                 actor=actor,
                 subject=f"{version} → {name}",
             )

@@ -195,8 +195,8 @@ def version_export(request: SignedIn, pk: int) -> HttpResponse:
     ways = environments.ways_of(row)
     form = forms.ExportForm(ways, posted(request))
     if request.method == "POST" and form.is_valid():
-        chosen = form.cleaned_data["exporters"]
-        outcome = attempt(lambda: services.export_request(actor=request.user, version=row, exporters=chosen))
+        chosen = {"exporters": form.cleaned_data["exporters"], "options": form.cleaned_data["options"]}
+        outcome = attempt(lambda: services.export_request(actor=request.user, version=row, **chosen))
         if outcome.value:
             messages.success(request, _("Started: each format is a job of its own."))
             return redirect("version-tab", row.pk, "jobs")

@@ -14,7 +14,7 @@ from engine.sandbox import Limits, SandboxResult
 from registry import results, storage
 from registry.mlflow import gateway
 from registry.mlflow.locations import location_of
-from registry.models import Dataset, DatasetRole, EnvironmentOrigin, Format, Verdict, Version
+from registry.models import Dataset, DatasetRole, EnvironmentOrigin, Format, Task, Verdict, Version
 from registry.packages import plan_for
 from registry.services import export_request
 from slipway.jobs.context import JobContext
@@ -106,7 +106,7 @@ def ingest(job: JobContext, params: IngestParams) -> Done:
             able = [
                 name
                 for name, entry in exporters().items()
-                if entry.why_not(version.framework) is None and not getattr(entry, "on_request", False)
+                if entry.why_not(version.framework) is None and not entry.on_request
             ]
             export_request(actor=None, version=version, exporters=able)
         return {"artifact": artifact.pk, "state": version.state}
@@ -184,8 +184,7 @@ def export_version(job: JobContext, params: ExportParams) -> Done | Later:
             made = _converted(job, version, params, dataset, inputs, scratch, python)
             value = made.value
             job.progress(0.6, _parity_words(value["parity"]))
-            wraps = hasattr(plugin, "wrap")
-            found = "model.onnx" if wraps else plugin.file_name
+            found = "model.onnx" if plugin.from_onnx else plugin.file_name
             file = made_file(made, found, scratch / f"made-{found}")
         with job.step("check"):
             signature = value["signature"]
@@ -195,7 +194,7 @@ def export_version(job: JobContext, params: ExportParams) -> Done | Later:
             elif plugin.format == Format.PMML:
                 # For the same reason; a JVM scorer may have to read it.
                 file_facts(job, "check_pmml", file, scratch)
-            elif wraps:
+            elif plugin.from_onnx:
                 # Only the ONNX file is taken from that child; what is made of it is made again, elsewhere.
                 again = sandboxed(
                     job,
@@ -206,6 +205,10 @@ def export_version(job: JobContext, params: ExportParams) -> Done | Later:
                 )
                 signature = again.value["signature"]
                 file = made_file(again, plugin.file_name, scratch / f"made-{plugin.file_name}")
+            task = Task.OTHER.value
+            if plugin.format == Format.ONNX and dataset is not None and version.model.task == Task.OTHER:
+                files = {"file": file, "rows": inputs["rows"]}
+                task = _guessed_task(job, version, dataset.target, files, scratch)
             job.progress(0.7)
         with job.step("hash"):
             sha256, size = file_digest(file), file.stat().st_size
@@ -253,8 +256,7 @@ def export_version(job: JobContext, params: ExportParams) -> Done | Later:
             job_id=job.id,
         )
         if artifact.format == Format.ONNX and dataset is not None:
-            if version.framework != "onnx" or _gives_classes(signature):
-                results.task_infer(version=version, classifies=_gives_classes(signature))
+            results.task_infer(version=version, task=task)
             submit(
                 "measure",
                 project=version.model.project,
@@ -302,9 +304,18 @@ def _converted(
         raise
 
 
-def _gives_classes(signature: dict[str, Any]) -> bool:
-    """Whether a model names classes: an output of whole numbers or texts. (Scores alone do not tell.)"""
-    return any(output["datatype"] in {"INT64", "INT32", "BYTES"} for output in signature.get("outputs", []))
+def _guessed_task(job: JobContext, version: Version, target: str, files: dict[str, Path], scratch: Path) -> str:
+    """What the model seems to be for, with the reason in the log; "other" where nothing tells. files: file, rows."""
+    found = sandboxed(
+        job,
+        "engine.evaluate.task_guess:guess",
+        params={"framework": version.framework, "target": target},
+        inputs=files,
+        scratch=scratch,
+        limits=SCAN_LIMITS,
+    ).value
+    job.log(f"Task: {found['task']}. {found['reason']}")
+    return str(found["task"])
 
 
 def _parity_words(parity: dict[str, Any]) -> str:

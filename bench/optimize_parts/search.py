@@ -117,6 +117,6 @@ class Search:
         found = (
             f"{cost.speedup:.2f}× {cost.size_bytes / self.subject.model.stat().st_size:.0%}" if cost else trial.reason
         )
-        loss = f"−{trial.judged.loss:.2f}" if trial.judged else ""
+        loss = f"lost {trial.judged.loss:.2f}," if trial.judged else ""
         text = f"  {self.subject.name}: {trial.recipe.label} ({trial.why}): {loss} {found} [{trial.seconds:.0f} s]"
         print(text, file=sys.stderr, flush=True)

@@ -17,20 +17,20 @@ from engine.evaluate import outputs
 from engine.evaluate.outputs import Outputs
 from engine.evaluate.rows import Rows
 from engine.export.base import Source
+from engine.export.on_torch import OnTorch
 from engine.export.torchscript_exporter import Method, write_script
 
 _HANDLER = Path(__file__).with_name("torchserve") / "slipway_handler.py"
 _BATCH = 64
 
 
-class MarExporter:
+class MarExporter(OnTorch):
     """One .mar file that a TorchServe takes from its model store."""
 
     name = "mar"
     label = "TorchServe archive"
     format = "mar"
     file_name = "model.mar"
-    on_request = True
 
     class Options(BaseModel):
         model_config = ConfigDict(extra="forbid")
@@ -39,14 +39,6 @@ class MarExporter:
         )
         archive_version: str = Field("1.0", pattern=r"^[0-9]{1,6}(\.[0-9]{1,6}){0,2}$", description="As in 1.0.")
         method: Method = Field("auto", description="How TorchScript is made: script, trace, or auto.")
-
-    def why_not(self, framework: str) -> str | None:
-        if framework == "pytorch":
-            return None
-        return f"TorchServe archives hold PyTorch models, and this is a model of {framework}."
-
-    def environment(self, framework: str) -> str | None:
-        return "torch"
 
     def export(self, source: Source, rows: Rows, out: Path, options: Options) -> dict[str, Any]:
         """{"signature", "opset": None, "labels": None, "method"}."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from engine.export.base import Exporter
 
-class OnTensorFlow:
+
+class OnTensorFlow(Exporter):
     """From Keras and TensorFlow models, in TensorFlow's environment."""
 
-    label: str
     on_request = True
 
     def why_not(self, framework: str) -> str | None:

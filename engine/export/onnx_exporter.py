@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engine.evaluate.outputs import Outputs
 from engine.evaluate.rows import Rows
-from engine.export.base import Source
+from engine.export.base import Exporter, Source
+from engine.scan.names import printable
 
 _CONVERTERS = {
     "keras": "keras_model",
@@ -24,7 +25,7 @@ _CONVERTERS = {
 }
 
 
-class OnnxExporter:
+class OnnxExporter(Exporter):
     """One graph with a dynamic batch."""
 
     name = "onnx"
@@ -71,3 +72,18 @@ class OnnxExporter:
         from engine.export.sources.onnx_file import onnx_outputs
 
         return onnx_outputs(artifact, rows)
+
+    def place(self, source: Source, rows: Rows, artifact: Path, options: Options, tolerance: float) -> str:
+        """The step of a scikit-learn pipeline, or the layer of a network."""
+        from engine.export.first_difference import first_difference
+        from engine.export.first_layer import first_layer
+        from engine.export.sources.base import source_of
+
+        if source.framework == "sklearn":
+            step = first_difference(source_of("sklearn").load(source.folder), rows, options.opset, tolerance)
+            return f"the first difference is after step '{step}'" if step else ""
+        if source.framework in ("pytorch", "keras", "tensorflow"):
+            model = source_of(source.framework).load(source.folder)
+            layer = first_layer(source.framework, model, rows, artifact, tolerance)
+            return f"the first output that differs is that of layer '{printable(layer)}'" if layer else ""
+        return ""

@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from engine.errors import EngineError
 from engine.evaluate.outputs import Outputs
 from engine.evaluate.rows import Rows
-from engine.export.base import Source
+from engine.export.base import Exporter, Source
 from engine.formats import signature
 
 
-class PmmlExporter:
+class PmmlExporter(Exporter):
     """A PMML document with one field a feature and the target field `target`; of a PMML source the same bytes, which
     a JVM scorer can serve where there is no exact ONNX."""
 

@@ -44,7 +44,7 @@ def wrap(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[
     because what ran the model's own code may have written anything. params: exporter, options. {"signature"}."""
     from engine.scan.tasks import check_onnx_file
 
-    plugin: Any = exporter(str(params.get("exporter")))
+    plugin = exporter(str(params.get("exporter")))
     options = options_of(plugin, params.get("options") or {})
     described = check_onnx_file(inputs["file"])["signature"]
     plugin.wrap(inputs["file"], out / plugin.file_name, described, options)
@@ -68,7 +68,8 @@ def convert(
     print(f"comparing predictions on {len(rows)} rows ({origin})")
     compared = parity.compare(_source_outputs(source, rows), plugin.score(artifact, rows, result["labels"]), tolerance)
     if not compared["passed"]:
-        message = _difference(compared, tolerance) + _place(plugin, source, rows, options, tolerance)
+        place = plugin.place(source, rows, artifact, options, tolerance)
+        message = _difference(compared, tolerance) + (f"; {place}" if place else "")
         raise EngineError(f"{message}.", field="exporter", code="parity")
     return {
         "file": plugin.file_name,
@@ -125,14 +126,3 @@ def _difference(compared: dict[str, Any], tolerance: float) -> str:
         parts.append(f"labels agree on {compared['agreement']:.2%} of {compared['rows']} rows")
     first = compared["worst"][0]["row"] if compared["worst"] else 0
     return f"The exported model predicts something else: {', '.join(parts)}; worst row {first}"
-
-
-def _place(plugin: Exporter, source: Source, rows: Rows, options: Any, tolerance: float) -> str:
-    """Where a scikit-learn pipeline and its graph part, for the end of the message; "" when nobody can say."""
-    from engine.export.first_difference import first_difference
-
-    if plugin.format != "onnx" or source.framework != "sklearn":
-        return ""
-    model = source_of(source.framework).load(source.folder)
-    step = first_difference(model, rows, getattr(options, "opset", None), tolerance)
-    return f"; the first difference is after step '{step}'" if step else ""

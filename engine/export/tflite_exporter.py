@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ from engine.evaluate.rows import Rows
 from engine.export.base import Source
 from engine.export.on_tensorflow import OnTensorFlow
 from engine.formats import signature
+from engine.scan.names import printable
 
 _SIGNATURE = "serving_default"
+_MOST_STEPS = 256  # of a recurrent layer; each becomes operations of its own
+_LISTED = re.compile(r"^TF (?:Select|Custom) ops: ([\w, ]+?) *$", re.MULTILINE)
+_NAMED = re.compile(r"'tf\.(\w+)'")
 
 
 class TFLiteExporter(OnTensorFlow):
@@ -39,6 +44,8 @@ class TFLiteExporter(OnTensorFlow):
 
         tf = tensorflow()
         graph = source_of(source.framework).load(source.folder)
+        if graph.is_keras:
+            _unroll(graph.owner)
         with tempfile.TemporaryDirectory() as work:
             # Only this way round the names of the tensors stay.
             folder = Path(work, "model")
@@ -48,17 +55,39 @@ class TFLiteExporter(OnTensorFlow):
                 content = converter.convert()
             except Exception as error:
                 # ConverterError has moved between modules, and what it stands for has no other name.
-                raise EngineError(
-                    "TensorFlow Lite has no built-in operation for a part of this model; the log says which.",
-                    field="exporter",
-                    code="unsupported",
-                ) from error
+                raise EngineError(_reason(str(error)), field="exporter", code="unsupported") from error
         (out / self.file_name).write_bytes(content)
         return {"signature": _Interpreter(out / self.file_name).signature, "opset": None, "labels": None}
 
     def score(self, artifact: Path, rows: Rows, labels: list[Any] | None) -> Outputs:
         interpreter = _Interpreter(artifact)
         return outputs.run_all(interpreter, interpreter.signature, rows)
+
+
+def _unroll(model: Any) -> None:
+    """Has recurrent layers write out their steps: TFLite cannot keep the lists that TensorFlow's loop collects in."""
+    import keras
+
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.RNN):
+            steps = layer.input.shape[1] if layer._inbound_nodes else None
+            if steps is not None and steps > _MOST_STEPS:
+                raise EngineError(
+                    f"The layer '{printable(layer.name)}' goes {steps} steps, and only up to {_MOST_STEPS} can be "
+                    "written out for TensorFlow Lite.",
+                    field="exporter",
+                    code="unsupported",
+                )
+            layer.unroll = True
+
+
+def _reason(said: str) -> str:
+    """Which operations are missing, from the converter's text."""
+    listed = [name for line in _LISTED.findall(said) for name in line.split(", ")]
+    names = list(dict.fromkeys(listed or _NAMED.findall(said)))
+    if not names:
+        return "TensorFlow Lite cannot convert this model; the log says why."
+    return f"TensorFlow Lite has no built-in operation for {', '.join(names[:10])}, which this model needs."
 
 
 class _Interpreter:

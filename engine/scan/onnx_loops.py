@@ -1,6 +1,7 @@
-"""Loops whose number of rounds is written in the model: more than a request can wait for is refused unrun.
+"""Loops: where the number of rounds is written in the model, more than a request can wait for is refused unrun.
 
-A number that the model computes is known only by running it; that happens under a clock (`onnx_run`).
+A number that the model computes is known only by running it; that happens under a clock (`onnx_run`), which is short
+where there is a loop: one row of zeros is what the quickest answer is made of.
 """
 
 from __future__ import annotations
@@ -10,7 +11,29 @@ from typing import Any
 from engine.scan.names import printable
 from engine.scan.refusal import refuse
 
-MAX_ROUNDS = 2**24  # of all loops around a place together; about 10 s of the cheapest body there is
+MAX_ROUNDS = 2**24  # of all loops around a place together; the clock ends the rest
+_REPEAT = {"Loop", "Scan", "SequenceMap"}
+_SECONDS = 1.0  # with the start of the process it is answered within 2 s
+_BYTES_PER_SECOND = 50e6  # honest loops around large weights take longer, and so does sending such a file
+_MOST_SECONDS = 20.0
+
+
+def seconds_for(model: Any, size: int) -> float:
+    """How long one inference on zeros may take in a file of `size` bytes."""
+    if any(_repeats(each) for each in (model.graph, *model.functions)):
+        return min(_MOST_SECONDS, _SECONDS + size / _BYTES_PER_SECOND)
+    return _MOST_SECONDS
+
+
+def _repeats(graph: Any) -> bool:
+    for node in graph.node:
+        if node.op_type in _REPEAT:
+            return True
+        for attribute in node.attribute:
+            bodies = [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+            if any(_repeats(body) for body in bodies):
+                return True
+    return False
 
 
 def check(model: Any) -> None:

@@ -11,7 +11,6 @@ from engine.scan.names import printable as name_of
 from engine.scan.refusal import refuse
 
 _MAX_INPUT = 2**27  # elements of all zero-filled inputs
-_SECONDS = 20.0
 
 
 def session(data: bytes, threads: int = 1) -> Any:
@@ -50,7 +49,7 @@ def zeros(signature: Signature) -> dict[str, Any]:
     return arrays
 
 
-def run_once(model: Any, feeds: dict[str, Any], seconds: float = _SECONDS) -> list[Any]:
+def run_once(model: Any, feeds: dict[str, Any], seconds: float) -> list[Any]:
     """The model's outputs for `feeds`. EngineError when it fails or takes longer than `seconds`."""
     import onnxruntime
 
@@ -67,7 +66,7 @@ def run_once(model: Any, feeds: dict[str, Any], seconds: float = _SECONDS) -> li
         return list(model.run(None, feeds, options))
     except Exception as error:
         if options.terminate:
-            raise refuse(f"The model did not finish one inference in {seconds:g} s.", code="timeout") from error
+            raise refuse(f"The model did not finish one inference in {seconds:.3g} s.", code="timeout") from error
         raise _refused("The model fails on an input of zeros", error) from error
     finally:
         timer.cancel()

@@ -37,7 +37,7 @@ def check_pmml(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) ->
 def check_onnx_file(path: Path) -> dict[str, Any]:
     """`check_onnx` for a path; call it inside the sandbox only."""
     from engine.formats import signature
-    from engine.scan import onnx_run, onnx_structure
+    from engine.scan import onnx_loops, onnx_run, onnx_structure
     from engine.scan.refusal import refuse
 
     if path.stat().st_size > onnx_structure.MAX_BYTES:
@@ -49,7 +49,8 @@ def check_onnx_file(path: Path) -> dict[str, Any]:
     found = signature.of_onnx(model)
     if not found["outputs"]:
         raise refuse("The model has no outputs.", code="graph")
-    onnx_run.run_once(onnx_run.session(data), onnx_run.zeros(found))
+    seconds = onnx_loops.seconds_for(model, len(data))
+    onnx_run.run_once(onnx_run.session(data), onnx_run.zeros(found), seconds)
     opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
     return {
         "signature": found,

@@ -148,17 +148,17 @@ def variant(search: Search, row: SearchTrial, size: int) -> Artifact:
     return made
 
 
-def build(version: Version, user: User | None, goal: dict[str, Any] | None = None) -> dict[str, Search]:
+def build(version: Version, user: User | None) -> dict[str, Search]:
     """One search in each state."""
     artifact = version.artifacts.filter(format="onnx").order_by("id")[0]
     dataset = Dataset.objects.filter(project=version.model.project, role="evaluation")[0]
 
     def one(**asked: Any) -> Search:
-        return search_request(actor=user, artifact=artifact, goal={**(goal or {}), **asked}, dataset=dataset)
+        return search_request(actor=user, artifact=artifact, goal={"prefer": "balanced", **asked}, dataset=dataset)
 
     found = {name: one() for name in ("queued", "looking", "running", "done", "failed", "cancelled")}
     found["same"] = one(prefer="latency")
-    found["unmet"] = one(max_loss=0.5, size_mb=2, latency_ms=0.2)
+    found["unmet"] = one(size_mb=2, latency_ms=0.2)
     ends(found["looking"], "running", progress=0.01, step="baseline", attempt=1)
     Search.objects.filter(pk=found["looking"].pk).update(deadline=timezone.now() + dt.timedelta(minutes=10))
     for name, most in (("running", 8), ("done", 99), ("unmet", 99), ("cancelled", 3), ("same", 3)):

@@ -134,6 +134,14 @@ def test_export_and_optimize_start_jobs(browser_as: Browser, world: dict[str, An
     assert 'type="checkbox"' in page
     nothing = browser.post(f"/versions/{version.pk}/export/", {})
     assert nothing.status_code == 422
+    wrong = {"exporters": ["onnx", "triton"], "onnx-opset": "17", "triton-model_name": "../up"}
+    refused = browser.post(f"/versions/{version.pk}/export/", wrong)
+    assert refused.status_code == 422 and "The options of Triton repository do not fit." in refused.content.decode()
+    assert 'value="../up"' in refused.content.decode() and "should match pattern" in refused.content.decode()
+    sent = {**wrong, "triton-model_name": "digits", "triton-max_batch_size": "64", "pmml-heap_mb": "-1"}
+    assert browser.post(f"/versions/{version.pk}/export/", sent).status_code == 302
+    made = {job.params["exporter"]: job.params["options"] for job in Job.objects.order_by("-id")[:2]}
+    assert made == {"onnx": {"opset": 17}, "triton": {"model_name": "digits"}}
     optimize = browser.get(f"/versions/{version.pk}/optimize/").content.decode()
     assert "ONNX" in optimize
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.export.base import exporters
+
 PO = Path(__file__).resolve().parents[2] / "locale/zh_Hans/LC_MESSAGES/django.po"
 PLACEHOLDER = re.compile(r"%\(\w+\)[sd]")
 
@@ -52,3 +54,11 @@ def test_every_text_of_the_templates_is_in_the_catalogue() -> None:
         for match in literal.finditer(file.read_text()):
             text = (match[1] or match[2]).replace("%", "%%")
             assert text in known, (file.name, text)
+
+
+def test_every_option_of_an_exporter_is_in_the_catalogue() -> None:
+    known = entries()
+    for plugin in exporters().values():
+        for name, each in plugin.Options.model_fields.items():
+            assert name.replace("_", " ").capitalize() in known, name
+            assert each.description in known, each.description

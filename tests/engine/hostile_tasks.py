@@ -204,3 +204,13 @@ def big_file(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> d
 def subprocess_python(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
     done = subprocess.run([sys.executable, "-c", "print(6 * 7)"], capture_output=True, text=True, check=True)
     return {"output": done.stdout.strip()}
+
+
+def endless(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Native code that does not return, without the clock that the check has of its own."""
+    import numpy as np
+
+    from engine.scan import onnx_run
+
+    onnx_run.session(inputs["file"].read_bytes()).run(None, {"x": np.zeros((1, 2), np.float32)})
+    return {}

@@ -92,7 +92,7 @@ def _huge_constant() -> bytes:
     return model(nodes, initializer=[shape], outputs=[value("y", [None])]).SerializeToString()
 
 
-def _endless_loop(computed: bool = True) -> bytes:
+def _endless_loop(computed: bool = True, rounds: int = 2**60) -> bytes:
     """Rounds without end: written down, or computed by a node, which only running it tells."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Add", ["v", "v"], ["w"])],
@@ -100,7 +100,7 @@ def _endless_loop(computed: bool = True) -> bytes:
         [value("i", [], TensorProto.INT64), value("c", [], TensorProto.BOOL), value("v")],
         [value("d", [], TensorProto.BOOL), value("w")],
     )
-    trips = numpy_helper.from_array(np.array(2**60, np.int64), "m")
+    trips = numpy_helper.from_array(np.array(rounds, np.int64), "m")
     go = numpy_helper.from_array(np.array(True), "k")
     nodes = [helper.make_node("Neg", ["m"], ["n"]), helper.make_node("Abs", ["n"], ["p"])]
     nodes += [helper.make_node("Loop", ["p" if computed else "m", "k", "x"], ["y"], body=body)]

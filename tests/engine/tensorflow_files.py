@@ -76,6 +76,24 @@ def pair() -> Any:
     return keras.Model({"size": size, "age": age}, keras.layers.Dense(1, name="price")(joined))
 
 
+def recurrent() -> dict[str, Any]:
+    """Eight steps of eight numbers, through layers with loops; one with too many steps; and texts."""
+    layers = keras.layers
+    rows = layers.Reshape((8, 8))
+    both = [layers.Bidirectional(layers.LSTM(4, return_sequences=True)), layers.GRU(4)]
+    words = layers.TextVectorization(max_tokens=9, output_sequence_length=3)
+    words.adapt(["good film", "bad film"])
+    ends = [layers.Embedding(9, 4), layers.GlobalAveragePooling1D(), layers.Dense(2)]
+    return {
+        "lstm": keras.Sequential([keras.Input((8, 8, 1)), rows, layers.LSTM(6), layers.Dense(10)]),
+        "both": keras.Sequential([keras.Input((8, 8, 1)), layers.Reshape((8, 8)), *both, layers.Dense(10)]),
+        "long": keras.Sequential(
+            [keras.Input((8, 8, 1)), layers.Reshape((64, 1)), layers.UpSampling1D(9), layers.GRU(2)]
+        ),
+        "words": keras.Sequential([keras.Input((), dtype="string", name="text"), words, *ends]),
+    }
+
+
 class Linear(tf.Module):
     """Two outputs, an open height and width: [n, None, None, 1] to probabilities and a label."""
 
@@ -109,6 +127,8 @@ def main(rows: str, folder: str) -> None:
     archive.add_endpoint("serve", model.call, input_signature=[tf.TensorSpec([None, 8, 8, 1], "float32")])
     archive.write_out(str(exported), verbose=False)
     sequence(x, y).save(mlmodel(to / "sequential", "tensorflow-keras") / "model.keras")
+    for name, made in recurrent().items():
+        made.save(mlmodel(to / name, "keras") / "model.keras")
     pair().save(mlmodel(to / "pair", "keras") / "model.keras")
     tf.saved_model.save(Linear(), str(mlmodel(to / "module", "tensorflow", NAMED)))
     tf.saved_model.save(Calling(), str(mlmodel(to / "calling", "tensorflow")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from engine.errors import EngineError
 from engine.sandbox import Limits
-from engine.scan import CHECK_LIMITS, onnx_run, tasks, wire
+from engine.scan import CHECK_LIMITS, onnx_loops, onnx_run, tasks, wire
 from tests.engine.conftest import Task
 from tests.engine.onnx_files import ENDLESS_LOOP, HOSTILE, model, relu, value
 
@@ -86,11 +87,35 @@ def test_run_is_ended_when_a_loop_has_no_end() -> None:
         onnx_run.run_once(session, {"x": np.zeros((1, 2), np.float32)}, seconds=0.5)
 
 
+def test_answer_comes_within_two_seconds_when_a_loop_computes_its_rounds(task: Task, tmp_path: Path) -> None:
+    path = tmp_path / "loop.onnx"
+    path.write_bytes(ENDLESS_LOOP())
+    begun = time.monotonic()
+    with pytest.raises(EngineError, match="did not finish one inference in 1 s") as caught:
+        task(CHECK, file=path)
+    assert caught.value.code == "timeout" and time.monotonic() - begun < 2.5  # 2 s where nothing else runs
+
+
+def test_loop_passes_when_it_computes_a_few_thousand_rounds(task: Task, tmp_path: Path) -> None:
+    path = tmp_path / "loop.onnx"
+    path.write_bytes(ENDLESS_LOOP(rounds=20_000))
+    assert task(CHECK, file=path).value["nodes"] == 5
+
+
+def test_time_is_longer_when_a_file_with_loops_is_large() -> None:
+    looping, plain = onnx.load_from_string(ENDLESS_LOOP()), model([helper.make_node("Neg", ["x"], ["y"])])
+    assert onnx_loops.seconds_for(looping, 500) < 1.1
+    assert 5 < onnx_loops.seconds_for(looping, 250_000_000) < 20 == onnx_loops.seconds_for(looping, 10**10)
+    assert onnx_loops.seconds_for(plain, 500) == 20
+    plain.functions.append(helper.make_function("own", "F", [], [], list(looping.graph.node), []))
+    assert onnx_loops.seconds_for(plain, 500) < 1.1
+
+
 def test_sandbox_ends_it_when_native_code_does_not_return(task: Task, tmp_path: Path) -> None:
     path = tmp_path / "loop.onnx"
     path.write_bytes(ENDLESS_LOOP())
     with pytest.raises(EngineError) as caught:
-        task(CHECK, file=path, limits=Limits(seconds=3))
+        task("hostile_tasks:endless", file=path, limits=Limits(seconds=3), code=[Path(__file__).parent])
     assert caught.value.code == "timeout"
 
 

@@ -83,6 +83,14 @@ def test_onnx_matches_and_takes_any_batch_when_the_source_is_a_network(
         assert outputs[-1].shape == (batch, 10) and np.allclose(outputs[-1].sum(axis=1), 1, atol=1e-5)
 
 
+def test_message_names_the_layer_when_the_converter_drops_a_bias(tensorflow_python: Path, tmp_path: Path) -> None:
+    program = Path(__file__).with_name("wrong_networks.py")
+    given = [ROOT, "keras", tmp_path / "source", tmp_path / "rows.npz", tmp_path / "out"]
+    done = subprocess.run([tensorflow_python, program, *given], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip().endswith("; the first output that differs is that of layer 'middle'."), done.stdout
+
+
 def test_columns_go_to_the_input_of_their_name_when_there_are_several(
     task: Task, stored: Path, tensorflow_python: Path, tmp_path: Path
 ) -> None:
@@ -172,6 +180,28 @@ def test_error_says_so_when_the_rows_do_not_fit(
     with pytest.raises(EngineError, match="65 columns do not fit") as caught:
         task(EXPORT, params, source=stored / "keras", rows=digits_rows, python=tensorflow_python)
     assert caught.value.field == "rows"
+
+
+@pytest.mark.parametrize("model", ["lstm", "both"])
+def test_tflite_matches_when_recurrent_layers_are_written_out(
+    model: str, task: Task, stored: Path, image_rows: Path, tensorflow_python: Path
+) -> None:
+    value = task(EXPORT, {"exporter": "tflite"}, source=stored / model, rows=image_rows, python=tensorflow_python).value
+    assert value["parity"]["passed"] and value["parity"]["max_abs"] < 1e-5 and value["parity"]["rows"] == 500
+    assert value["signature"]["outputs"][0]["shape"] == [-1, 10]
+
+
+def test_tflite_names_what_it_lacks_when_a_model_cannot_be_written(
+    task: Task, stored: Path, image_rows: Path, tensorflow_python: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "texts.csv").write_text("text\ngood film\nbad film\n")
+    for model, rows, words in (
+        ("words", tmp_path / "texts.csv", "no built-in operation for .*StringSplitV2"),
+        ("long", image_rows, "goes 576 steps, and only up to 256"),
+    ):
+        with pytest.raises(EngineError, match=words) as caught:
+            task(EXPORT, {"exporter": "tflite"}, source=stored / model, rows=rows, python=tensorflow_python)
+        assert caught.value.code == "unsupported"
 
 
 @pytest.mark.parametrize("name", ["saved-model", "tflite"])

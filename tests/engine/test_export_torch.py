@@ -22,6 +22,8 @@ from engine.export import environments, installing
 from engine.export.base import exporter, exporters
 from engine.sandbox import Limits, run
 from engine.scan.source import scan
+from engine.scan.torch_zip import scan_torch
+from engine.scan.verdict import Findings
 from tests.engine.conftest import ROOT, Task
 
 EXPORT = "engine.export.tasks:export"
@@ -102,6 +104,17 @@ def test_onnx_matches_and_its_batch_is_free_when_the_source_is_pytorch(
     assert (found[len(x)].argmax(axis=1) == stored["y"]).mean() > 0.85
 
 
+@pytest.mark.parametrize("to", ["onnx", "triton"])
+def test_message_names_the_layer_when_the_converter_changes_an_epsilon(
+    to: str, torch_models: Path, torch_python: Path, pixels: Path, tmp_path: Path
+) -> None:
+    program = Path(__file__).with_name("wrong_networks.py")
+    given = [ROOT, "torch", torch_models / "pickled", pixels, tmp_path / "out", to]
+    done = subprocess.run([torch_python, program, *given], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip().endswith("; the first output that differs is that of layer '1'."), done.stdout
+
+
 def test_onnx_is_written_by_the_tracer_when_the_opset_is_old(go: Go) -> None:
     value, _ = go("pickled", "onnx", opset=15)
     assert value["opset"] == 15 and value["converter"] == "torchscript" and "below 18" in value["converter_reason"]
@@ -134,6 +147,28 @@ def test_torchscript_matches_when_the_source_is_pytorch(
         )
         done = subprocess.run([str(torch_python), "-c", code, str(file)], capture_output=True, text=True)
         assert done.stdout.strip() == "[(1, 10), (7, 10)]", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "strict"),
+    [("program", "as stored", False), ("pickled", "torch.export", False), ("pickled", "torch.export", True)],
+)
+def test_exported_program_matches_and_its_batch_is_free_when_the_source_is_pytorch(
+    name: str, method: str, strict: bool, go: Go, torch_python: Path, tmp_path: Path
+) -> None:
+    value, file = go(name, "pt2", strict=strict)
+    assert value["parity"]["passed"] and value["parity"]["max_abs"] < 1e-4 and value["parity"]["rows"] == 1797
+    assert value["format"] == "pt2" and file.name == "model.pt2" and value["method"] == method
+    assert value["signature"]["outputs"] == [{"name": "output_0", "datatype": "FP32", "shape": [-1, 10]}]
+    code = (
+        "import sys, torch; m = torch.export.load(sys.argv[1]).module(); "
+        "print([tuple(m(torch.zeros(n, 1, 8, 8)).shape) for n in (1, 7)])"
+    )
+    done = subprocess.run([str(torch_python), "-c", code, str(file)], capture_output=True, text=True)
+    assert done.stdout.strip() == "[(1, 10), (7, 10)]", done.stderr
+    findings = Findings()
+    scan_torch(file, "model.pt2", findings)
+    assert findings.verdict == "clean", findings.items
 
 
 def test_mar_holds_what_torchserve_reads_when_the_source_is_pytorch(go: Go) -> None:
@@ -189,6 +224,9 @@ print(json.dumps([answers, sorted(said)]))
         ("main-class", "onnx", "class Branching is not here: log"),
         ("weights", "onnx", "holds weights but no model"),
         ("one-row", "torchscript", "takes 1 row at a time.*two or more rows"),
+        ("one-row", "pt2", "takes 1 row at a time.*two or more rows"),
+        ("script", "pt2", "takes no TorchScript"),
+        ("branching", "pt2", "cannot follow this model"),
         ("pickled", "pmml", "scikit-learn models are"),
     ],
 )
@@ -240,10 +278,11 @@ def test_scan_sorts_models_when_torch_itself_wrote_them(name: str, verdict: str,
 
 def test_exporters_say_whom_they_serve_when_asked() -> None:
     able = {name for name, each in exporters().items() if each.why_not("pytorch") is None}
-    assert able == {"onnx", "ort", "triton", "torchscript", "mar"}
+    assert able == {"onnx", "ort", "triton", "torchscript", "pt2", "mar"}
     assert {exporter(name).environment("pytorch") for name in able} == {"torch"}
     assert "model of sklearn" in str(exporter("torchscript").why_not("sklearn"))
     assert "model of sklearn" in str(exporter("mar").why_not("sklearn"))
+    assert "ExportedProgram" in str(exporter("pt2").why_not("sklearn"))
 
 
 def test_environment_holds_no_gpu_package_when_torch_is_prepared(torch_python: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from google.protobuf import text_format
@@ -14,8 +15,9 @@ from sklearn.datasets import load_digits
 from tritonclient.grpc import model_config_pb2
 
 from engine.errors import EngineError
+from engine.export import tasks
 from engine.export.base import exporter
-from engine.export.triton_exporter import config
+from engine.export.triton_exporter import TritonExporter, config
 from engine.formats import archive
 from engine.formats.signature import tensor
 from serving.model import ModelError, load_model
@@ -129,3 +131,24 @@ def test_archive_is_the_same_when_only_times_and_rights_differ(tmp_path: Path) -
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
     with tarfile.open(tmp_path / "one.tar") as packed:
         assert packed.getnames() == ["a", "b/1", "b/2"]
+
+
+class Careless(TritonExporter):
+    """Changes the bias of the last layer on the way from the ONNX file."""
+
+    def wrap(self, onnx_file: Path, artifact: Path, described: dict[str, Any], options: Any) -> None:
+        model = onnx.load(onnx_file)
+        bias = next(each for each in model.graph.initializer if list(each.dims) in ([10], [1, 10]))
+        wrongly = np.arange(10, dtype=np.float32).reshape(bias.dims)
+        bias.CopyFrom(onnx.numpy_helper.from_array(wrongly, bias.name))
+        wrong = artifact.with_name("wrong.onnx")
+        onnx.save(model, wrong)
+        super().wrap(wrong, artifact, described, options)
+
+
+def test_message_says_that_the_onnx_file_is_right_when_only_what_is_made_of_it_is_not(
+    digits_model: Path, tmp_path: Path
+) -> None:
+    plugin = Careless()
+    with pytest.raises(EngineError, match="is right, so that Triton repository changed it"):
+        tasks.convert(plugin, plugin.Options(), {}, {"source": digits_model}, tmp_path)

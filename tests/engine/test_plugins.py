@@ -9,6 +9,7 @@ import pytest
 
 from engine import plugins
 from engine.errors import EngineError
+from engine.export import base
 from engine.export.onnx_exporter import OnnxExporter
 
 GOOD = """
@@ -57,3 +58,12 @@ def test_options_name_the_field_when_wrong() -> None:
     with pytest.raises(EngineError) as caught:
         plugins.options_of(OnnxExporter(), {"opset": "many"})
     assert caught.value.field == "options.opset"
+
+
+def test_error_names_the_class_when_an_exporter_breaks_its_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lookalike:
+        name, label, Options = "x", "X", OnnxExporter.Options
+
+    monkeypatch.setattr(plugins, "discover", lambda package, group, methods: {"x": Lookalike()})
+    with pytest.raises(plugins.PluginError, match=r"Lookalike is no `engine\.export\.base\.Exporter`"):
+        base.exporters.__wrapped__()

@@ -124,11 +124,11 @@ def test_version_moves_when_described(verdict, state, reason, new_version) -> No
 
 @pytest.mark.django_db
 def test_task_of_a_person_stays_when_inferred(project, new_version, model) -> None:
-    results.task_infer(version=new_version(), classifies=False)
+    results.task_infer(version=new_version(), task="tabular-regression")
     model.refresh_from_db()
     assert model.task == "image-classification"
     Model.objects.update(task="other")
-    results.task_infer(version=model.versions.get(), classifies=False)
+    results.task_infer(version=model.versions.get(), task="tabular-regression")
     model.refresh_from_db()
     assert model.task == "tabular-regression"
 

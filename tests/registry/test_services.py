@@ -8,6 +8,7 @@ import pytest
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import IntegrityError
 
+from engine.errors import EngineError
 from registry import intake, results, services
 from registry.models import Alias, Artifact, Model, Version
 from registry.signing import attest
@@ -291,3 +292,22 @@ def test_decision_is_refused_when_role_is(who: str, people, new_version) -> None
 def test_approval_is_refused_when_version_is(state: str, people, new_version) -> None:
     with pytest.raises(Conflict):
         services.version_decide(actor=people["approver"], version=new_version(state=state), approve=True)
+
+
+@pytest.mark.django_db
+def test_export_keeps_options_and_names_the_field_when_one_is_wrong(people, new_version) -> None:
+    version, asked = new_version(), {"exporters": ["onnx", "ort"]}
+
+    def request(**options: Any) -> list[Job]:
+        return services.export_request(actor=people["developer"], version=version, **asked, options=options)
+
+    jobs = request(ort={"level": "basic"})
+    assert [job.params["options"] for job in jobs] == [{}, {"level": "basic"}]
+    for options, field in (
+        ({"ort": {"speed": 1}}, "options.ort.speed"),
+        ({"ort": {"level": "all"}}, "options.ort.level"),
+        ({"pmml": {}}, "options.pmml"),
+    ):
+        with pytest.raises((Problem, EngineError)) as caught:
+            request(**options)
+        assert caught.value.field == field

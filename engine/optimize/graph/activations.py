@@ -18,6 +18,7 @@ from engine.optimize.graph.walk import Layer
 from engine.scan import onnx_run
 
 _BATCH = 32
+_SECONDS = 120.0
 _ZERO = 1e-6  # a float this close to zero counts as one
 
 
@@ -42,7 +43,7 @@ def flow(model: Any, names: list[str], rows: Rows) -> Iterator[dict[str, Any]]:
         part = {name: values[start : start + size] for name, values in arrays.items()}
         if fixed and fixed[0] > 0 and used < size:
             part = {name: np.concatenate([v, np.repeat(v[-1:], size - used, axis=0)]) for name, v in part.items()}
-        found = onnx_run.run_once(session, part)
+        found = onnx_run.run_once(session, part, _SECONDS)
         if any(each.ndim < 2 or len(each) not in (used, size) for each in found):
             raise EngineError(
                 "The layers of this model do not keep the rows apart.", field="calibration", code="calibration"

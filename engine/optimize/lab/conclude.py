@@ -28,11 +28,15 @@ def conclude(goal: Goal, baseline: Measured, trials: list[Trial]) -> Conclusion:
     found = Conclusion(front=[measured[index].key for index in front([_point(trial) for trial in measured])])
     good = [trial for trial in measured if keeps(goal, trial)]
     if good:
-        # What is proven comes before what only held on these rows, unless that is far better.
-        best = min(good, key=lambda trial: score(goal, _cost(trial), baseline) * (1 if _sure(goal, trial) else 1.5))
-        if score(goal, _cost(best), baseline) < 1:
+        # What is proven comes before what only held on these rows.
+        ranked = sorted(good, key=lambda trial: score(goal, _cost(trial), baseline))
+        better = [trial for trial in ranked if score(goal, _cost(trial), baseline) < 1]
+        best = next((trial for trial in better if _sure(goal, trial)), better[0] if better else None)
+        if best is not None:
             found.recommended = best.key
             found.reasons = _reasons(goal, best, baseline, len(trials), good)
+            if best is not better[0]:
+                found.reasons.append(_bolder(better[0], baseline))
             return found
         found.reasons = ["Nothing that was tried is better than the model as it is."]
         return found
@@ -70,13 +74,22 @@ def _reasons(goal: Goal, best: Trial, baseline: Measured, tried: int, good: list
     loss = f"loses {judged.loss:.2f} {unit(judged)}" if judged.loss > 0 else "loses nothing"
     bound = f"at most {max(0.0, judged.loss_upper):.2f} with 95 % confidence"
     reasons = [
-        f"It has {faster} and {100 * cost.size_bytes / max(1, baseline.size_bytes):.0f} % of the size.",
+        f"It has {faster} and {100 * cost.size_bytes / max(1, baseline.size_bytes):.1f} % of the size.",
         f"On {judged.rows} rows it {loss}, {bound}.",
         f"Of {tried} tried, {len(good)} keep the promise; this is the best of them for {_wish(goal)}.",
     ]
     if not _sure(goal, best):
         reasons.append(f"The promise holds on these rows; {judged.rows} of them are too few to prove it.")
     return reasons
+
+
+def _bolder(trial: Trial, baseline: Measured) -> str:
+    cost, judged = _cost(trial), _judged(trial)
+    share = 100 * cost.size_bytes / max(1, baseline.size_bytes)
+    return (
+        f"{trial.recipe.label} would be {cost.speedup:.2f} times as fast with {share:.1f} % of the size, and lost "
+        f"{max(0.0, judged.loss):.2f} on these rows; up to {judged.loss_upper:.2f} cannot be ruled out."
+    )
 
 
 def _wish(goal: Goal) -> str:

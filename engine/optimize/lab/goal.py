@@ -32,7 +32,7 @@ class Goal(BaseModel):
         description="Recommend only what keeps the promise with 95 % confidence, not just on these rows.",
     )
     prefer: Literal["latency", "size", "balanced"] = Field(
-        "balanced", title="What matters", description="Among those that keep the promise: speed, size, or both."
+        "latency", title="What matters", description="Among those that keep the promise: speed, size, or both."
     )
     latency_ms: float | None = Field(
         None, gt=0, title="Latency budget (ms)", description="Most for the p95 of one call on this device."

@@ -143,12 +143,21 @@ def _refined(state: State) -> Iterator[Proposal]:
     best = state.best(state.kept())
     if best is not None and _tuned(best):
         longer = tuple(
-            Step(optimizer=step.optimizer, options={**step.options, "seconds": 3 * _seconds(state), "epochs": 20})
+            Step(optimizer=step.optimizer, options={**step.options, "seconds": 3 * _seconds(state), "epochs": 90})
             if step.optimizer == "fine-tuning"
             else step
             for step in best.recipe.steps
         )
         yield Proposal(Recipe(steps=longer), "the best so far, tuned for longer")
+    for trial in sorted(state.kept(), key=lambda trial: trial.measured.ratio if trial.measured else 1.0)[:3]:
+        if _cuts(trial) and _quantized(trial):
+            # Of a few channels, quantizing and reading back can take longer than it saves.
+            yield Proposal(Recipe(steps=trial.recipe.steps[:-1]), "one of the fastest so far, not quantized")
+    if best is not None and best.recipe.steps[-1].optimizer == "static-quantization":
+        last = best.recipe.steps[-1]
+        for options, why in (({"form": "QOperator"}, "in the other form"), ({"per_channel": True}, "by channel")):
+            other = Step(optimizer=last.optimizer, options={**last.options, **options})
+            yield Proposal(Recipe(steps=(*best.recipe.steps[:-1], other)), f"the best so far, quantized {why}")
     static = [
         trial
         for trial in state.trials
@@ -171,7 +180,7 @@ def _quantizer(state: State) -> tuple[Step, ...]:
 
 
 def _tuning(state: State) -> Step:
-    return _step("fine-tuning", epochs=6, seconds=_seconds(state))
+    return _step("fine-tuning", epochs=30, seconds=_seconds(state))
 
 
 def _seconds(state: State) -> int:
@@ -185,6 +194,10 @@ def _one(why: str, step: Step) -> Proposal:
 
 def _cuts(trial: Trial) -> int:
     return sum(step.optimizer.startswith("prune-channels") for step in trial.recipe.steps)
+
+
+def _quantized(trial: Trial) -> bool:
+    return trial.recipe.steps[-1].optimizer in ("static-quantization", "dynamic-quantization", "weight-only")
 
 
 def _tuned(trial: Trial) -> bool:

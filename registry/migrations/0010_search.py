@@ -10,7 +10,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('jobs', '0001_initial'),
-        ('registry', '0008_requirements'),
+        ('registry', '0009_exported_program_format'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
