@@ -6,7 +6,7 @@ from django.contrib import admin
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 
-from registry.models import Alias, Artifact, Dataset, Measurement, Model, Version
+from registry.models import Alias, Artifact, Dataset, Measurement, Model, Search, SearchTrial, Version
 from slipway.api.admin import ReadOnlyAdmin
 
 
@@ -59,6 +59,19 @@ class DatasetAdmin(ReadOnlyAdmin):
     list_display = ["name", "role", "sha256", "size", "rows", "created_at"]
     list_filter = ["role", "project"]
     search_fields = ["name", "sha256"]
+
+
+@admin.register(Search)
+class SearchAdmin(ReadOnlyAdmin):
+    list_display = ["id", "artifact", "dataset", "job", "created_at"]
+    list_select_related = ["artifact", "dataset", "job"]
+
+
+@admin.register(SearchTrial)
+class SearchTrialAdmin(ReadOnlyAdmin):
+    list_display = ["label", "search", "state", "seconds", "created_at"]
+    list_filter = ["state"]
+    list_select_related = ["search"]
 
 
 @admin.register(Measurement)

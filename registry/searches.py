@@ -102,8 +102,9 @@ def search_begin(*, search: Search) -> Search:
         row = Search.objects.select_for_update(no_key=True, of=("self",)).get(pk=search.pk)
         if row.deadline is None:
             row.deadline = timezone.now() + dt.timedelta(minutes=row.asked.minutes)
-        if row.stopped_at is not None:
+        elif row.stopped_at is not None:
             row.deadline += timezone.now() - row.stopped_at
+        if row.stopped_at is not None:
             row.stopped_at = None
             for trial in row.trials.filter(state=TrialState.CANCELLED):
                 _trial_submit(row, trial)

@@ -221,7 +221,7 @@ def version_optimize(request: SignedIn, pk: int) -> HttpResponse:
         if outcome.value:
             return redirect("job", outcome.value.pk)
         show_failure(form, outcome.failure)
-    return _version_form(request, row, form, "optimize")
+    return _version_form(request, row, form, "optimize", searchable=True)
 
 
 @login_required

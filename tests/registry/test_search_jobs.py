@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
+import time
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from registry.models import Artifact, Measurement, Model
@@ -15,6 +18,7 @@ from slipway.jobs import services as jobs
 from slipway.jobs.context import Interrupted
 from slipway.jobs.models import Job, State
 from tests.registry import lab
+from workers import turns
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("use_mlflow")]
 QUICK = {"trials": 3, "minutes": 5, "max_loss": 5}
@@ -61,6 +65,34 @@ def test_search_recommends_a_measured_variant_when_it_ends(base: Artifact) -> No
     assert search.parts["calibration"]["rows"] == 120 and search.parts["evaluation"]["rows"] == 280
     assert search.base is not None and search.profile["cores"] and search.survey["calibration"]
     assert Measurement.objects.filter(artifact=base, job=search.job).count() == 1
+
+
+def test_second_measurement_waits_when_one_is_under_way_on_this_machine() -> None:
+    order: list[str] = []
+    begun = threading.Event()
+
+    def first() -> None:
+        with turns.measuring_alone(Quiet()):
+            begun.set()
+            time.sleep(0.5)
+            order.append("first")
+        connection.close()
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert begun.wait(10)
+    with turns.measuring_alone(Quiet()):
+        order.append("second")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+class Quiet:
+    """A job that says nothing and is not stopped."""
+
+    def log(self, text: str) -> None: ...
+
+    def check(self) -> None: ...
 
 
 @pytest.mark.usefixtures("quick")
