@@ -21,7 +21,7 @@ def survey(model: Path) -> dict[str, Any]:
     parameters = size = 0
     for graph, _ in onnx_structure.graphs(proto):
         weights = {
-            each.name: (math.prod(each.dims), math.prod(each.dims) * _WIDTH.get(each.data_type, 4))
+            each.name: (math.prod(each.dims), -(-math.prod(each.dims) * _BITS.get(each.data_type, 32) // 8))
             for each in graph.initializer
         }
         parameters += sum(count for count, _ in weights.values())
@@ -48,5 +48,5 @@ def survey(model: Path) -> dict[str, Any]:
     }
 
 
-# Bytes of an element by ONNX's data type: 8-bit, 16-bit and 64-bit ones; the rest have four.
-_WIDTH = {2: 1, 3: 1, 9: 1, 4: 2, 5: 2, 10: 2, 16: 2, 7: 8, 11: 8, 13: 8, 21: 0.5, 22: 0.5}
+# Bits of an element by ONNX's data type: 8, 16, 64 and 4; the rest have 32.
+_BITS = {2: 8, 3: 8, 9: 8, 4: 16, 5: 16, 10: 16, 16: 16, 7: 64, 11: 64, 13: 64, 21: 4, 22: 4}

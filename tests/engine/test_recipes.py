@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from engine.errors import EngineError
 from engine.evaluate.rows import Rows
+from engine.optimize.lab.trial import Survey
 from engine.optimize.recipe import Recipe
 from engine.optimize.sampling import split, stratified
+from engine.optimize.survey import survey
 
 
 def rows(counts: dict[int, int]) -> Rows:
@@ -40,3 +45,18 @@ def test_error_names_the_option_when_it_is_unknown() -> None:
     with pytest.raises(EngineError) as caught:
         Recipe.of(("dynamic-quantization", {"bits": 8})).checked()
     assert caught.value.field == "options.bits"
+
+
+def test_bytes_are_whole_when_weights_have_four_bits(tmp_path: Path) -> None:
+    weights = helper.make_tensor("w", TensorProto.UINT4, [3], [1, 2, 3])
+    node = helper.make_node("DequantizeLinear", ["w", "s"], ["y"])
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("s", TensorProto.FLOAT, [])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [3])],
+        [weights],
+    )
+    path = tmp_path / "model.onnx"
+    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]).SerializeToString())
+    assert Survey.model_validate(survey(path)).weight_bytes == 2
