@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,7 +37,7 @@ class Recipe(BaseModel):
             steps.append(Step(optimizer=plugin.name, options=options))
         return Recipe(steps=tuple(steps))
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The digest of what it does: two recipes with one key give one variant."""
         return hashlib.sha256(self.checked().model_dump_json().encode()).hexdigest()

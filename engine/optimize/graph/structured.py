@@ -10,6 +10,7 @@ import onnx
 
 from engine.optimize.graph.channels import Channels, Group
 from engine.optimize.graph.choose import Wish, choose, open_groups
+from engine.optimize.graph.options import ChannelOptions
 
 
 def opened(model: Path, exclude: Sequence[str]) -> tuple[Channels, list[Group]]:
@@ -18,8 +19,8 @@ def opened(model: Path, exclude: Sequence[str]) -> tuple[Channels, list[Group]]:
     return channels, open_groups(channels, exclude)
 
 
-def chosen(channels: Channels, groups: list[Group], scores: list[Any], options: Any) -> set[int]:
-    """options: those that both have. EngineError(code="no-gain") when they leave all channels where they are."""
+def chosen(channels: Channels, groups: list[Group], scores: list[Any], options: ChannelOptions) -> set[int]:
+    """EngineError(code="no-gain") when they leave all channels where they are."""
     wish = Wish(
         amount=options.amount,
         parameters=options.share_of == "parameters",

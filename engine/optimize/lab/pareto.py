@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# Less than this is noise of measuring: two models within it are as fast as each other.
-SAME = 0.03
-
 
 def front(points: Sequence[Sequence[float]]) -> list[int]:
     """Indices of the points (smaller is better) that none dominates: no other is at least as good in every
