@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import types
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 from django import forms
 from django.utils.translation import gettext as translate
 from django.utils.translation import gettext_lazy as _
-from pydantic.fields import FieldInfo
 
 from engine.optimize.lab.goal import Goal
 from registry.models import Artifact, Dataset, DatasetRole, Format
+from registry.option_forms import field_of
 from registry.search_selectors import teaching_sets
 
 USUAL = ("artifact", "dataset", "max_loss", "prefer", "minutes")
@@ -44,8 +43,7 @@ class GoalForm(forms.Form):
         self.fields["dataset"].queryset = rows.filter(role=DatasetRole.EVALUATION)  # type: ignore[attr-defined]
         for name in ("calibration", "training"):
             self.fields[name].queryset = rows  # type: ignore[attr-defined]
-        for name, info in Goal.model_fields.items():
-            self.fields[name] = field_of(info)
+        self.fields.update(goal_fields())
 
     def usual(self) -> list[forms.BoundField]:
         return [self[name] for name in USUAL]
@@ -68,32 +66,14 @@ class GoalForm(forms.Form):
         return {"goal": goal, **{name: found[name] for name in ("dataset", "calibration", "training")}}
 
 
-def field_of(info: FieldInfo) -> forms.Field:
-    """A form field with the limits, the words and the default of a pydantic field."""
-    kind, optional = _kind(info.annotation)
-    told: dict[str, Any] = {
-        "label": translate(info.title or ""),
-        "help_text": translate(info.description or ""),
-        "required": not optional and kind is not bool,
-        "initial": info.default,
+def goal_fields() -> dict[str, forms.Field]:
+    """A field for each part of a goal. What has a default other than nothing must be filled in, but for switches."""
+    return {
+        name: field_of(
+            described,
+            label=translate(described["title"]),
+            required="anyOf" not in described and described["type"] != "boolean",
+            word=translate,
+        )
+        for name, described in Goal.model_json_schema()["properties"].items()
     }
-    if get_origin(kind) is Literal:
-        return forms.ChoiceField(choices=[(word, translate(word)) for word in get_args(kind)], **told)
-    if kind is bool:
-        return forms.BooleanField(**told)
-    limits = {
-        name: value
-        for rule in info.metadata
-        for name, value in (("min_value", getattr(rule, "ge", None)), ("max_value", getattr(rule, "le", None)))
-        if value is not None
-    }
-    number = forms.IntegerField if kind is int else forms.FloatField
-    return number(**told, **limits)
-
-
-def _kind(annotation: Any) -> tuple[Any, bool]:
-    """(the type, whether it may be left out)."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        parts = [part for part in get_args(annotation) if part is not type(None)]
-        return parts[0], True
-    return annotation, False

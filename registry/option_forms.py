@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django import forms
@@ -22,7 +23,7 @@ class OptionsForm(forms.Form):
         schema = plugin.Options.model_json_schema()
         self.defaults = {name: each.get("default") for name, each in schema.get("properties", {}).items()}
         for name, each in schema.get("properties", {}).items():
-            self.fields[name] = _field(name, each)
+            self.fields[name] = field_of(each, label=_(name.replace("_", " ").capitalize()))
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -42,19 +43,22 @@ class OptionsForm(forms.Form):
         return self.cleaned_data
 
 
-def _field(name: str, described: dict[str, Any]) -> forms.Field:
-    """A field for one property of a JSON Schema; what has no field of its own is a text that the plug-in judges."""
+def field_of(
+    described: dict[str, Any], *, label: str, required: bool = False, word: Callable[[str], str] = str
+) -> forms.Field:
+    """A field for one property of a JSON Schema, with its limits and default; what has no field of its own is a text
+    that the model behind the schema judges. word: what a choice is called."""
     # `int | None` is anyOf: an integer, or nothing.
     kinds = [each for each in described.get("anyOf", [described]) if each.get("type") != "null"]
     kind = kinds[0]
     common = {
-        "label": _(name.replace("_", " ").capitalize()),
+        "label": label,
         "help_text": _(described["description"]) if described.get("description") else "",
         "initial": described.get("default"),
-        "required": False,
+        "required": required,
     }
     if "enum" in kind:
-        return forms.ChoiceField(choices=[(each, each) for each in kind["enum"]], **common)
+        return forms.ChoiceField(choices=[(each, word(each)) for each in kind["enum"]], **common)
     if kind.get("type") == "boolean":
         return forms.BooleanField(**common)
     bounds = {"min_value": kind.get("minimum"), "max_value": kind.get("maximum")}
