@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, connection
+from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
@@ -394,9 +394,3 @@ def test_change_is_422_when_a_value_is_bad(method: str, path: str, body, api, mo
     )
     assert problem(answer, 422)["errors"], answer.content
     assert not Job.objects.exists() and not Alias.objects.exists()
-
-
-def test_unknown_integrity_errors_stay_unexpected_when_they_are_bugs() -> None:
-    from slipway.api.problems import describe
-
-    assert describe(IntegrityError("null value")) is None
