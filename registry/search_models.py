@@ -109,6 +109,8 @@ class SearchTrial(models.Model):
     measured = models.JSONField(default=dict)
     confusion = models.JSONField(default=dict)
     size = models.BigIntegerField(null=True)
+    # Models on the way that took long to make, by the key of the recipe so far: {"sha256", "uri"}.
+    halfway = models.JSONField(default=dict)
     seconds = models.FloatField(default=0)
     artifact = models.ForeignKey("registry.Artifact", on_delete=models.SET_NULL, null=True, related_name="+")
     job = models.ForeignKey("jobs.Job", on_delete=models.SET_NULL, null=True, related_name="+")

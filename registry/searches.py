@@ -203,6 +203,18 @@ def trials_call_off(*, search: Search) -> int:
     return len(rows)
 
 
+def halfway_keep(*, trial: SearchTrial, key: str, sha256: str, uri: str) -> None:
+    """Remembers a model on the way to a trial's variant; another attempt at it may take its place."""
+    trial.halfway = {**trial.halfway, key: {"sha256": sha256, "uri": uri}}
+    SearchTrial.objects.filter(pk=trial.pk).update(halfway=trial.halfway)
+
+
+def halfway_find(*, search: Search, key: str) -> dict[str, str] | None:
+    """{"sha256", "uri"} of the model that a trial of this search had after the steps with this key."""
+    found = search.trials.filter(halfway__has_key=key).values_list("halfway", flat=True).first()
+    return dict(found[key]) if found is not None else None
+
+
 def search_conclude(*, search: Search) -> dict[str, Any]:
     """Stores what came of it; {"search", "recommended": id of the artifact or None, "front"}."""
     trials = list(search.trials.exclude(state__in=TRIAL_LIVE))

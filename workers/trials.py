@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from engine.errors import EngineError
 from engine.optimize.lab.promise import quality_breach
 from engine.optimize.lab.trial import Judgement
 from engine.optimize.recipe import Recipe
-from registry import searches
+from registry import searches, storage
 from registry.search_models import Search, SearchTrial, TrialState
 from slipway.jobs.context import JobContext
 from slipway.jobs.kinds import Done, job_kind
-from workers.common import artifact_file, placed, scratch_folder
+from workers.common import FETCH_LIMIT, artifact_file, file_digest, placed, scratch_folder
 from workers.lab import ROUNDS, SEARCHES, cost_of, look_task, rows_of, seconds_left
 from workers.runs import job_run
 from workers.variants import (
@@ -85,6 +86,7 @@ def _tried(job: JobContext, row: SearchTrial, recipe: Recipe, scratch: Path, beg
         signature=parent.signature,
         scratch=scratch,
         limits=dataclasses.replace(OPTIMIZE_LIMITS, seconds=seconds),
+        halfway=_Halfway(job, row),
     )
     job.progress(0.4, f"{recipe.label}: {parent.size} → {variant.size} bytes.")
     beside = {"model": variant.file, "reference": model, "rows": judging}
@@ -121,6 +123,29 @@ def _tried(job: JobContext, row: SearchTrial, recipe: Recipe, scratch: Path, beg
         return {"artifact": artifact.pk}
 
     return Done({**ended.result, "speedup": cost.speedup}, commit=commit)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Halfway:
+    """What trials of one search tuned, in MLflow for any worker to go on from."""
+
+    job: JobContext
+    trial: SearchTrial
+
+    def find(self, key: str) -> Path | None:
+        made = searches.halfway_find(search=self.trial.search, key=key)
+        if made is None:
+            return None
+        return storage.fetch_file(made["uri"], sha256=made["sha256"], size_limit=FETCH_LIMIT)
+
+    def keep(self, key: str, file: Path) -> None:
+        sha256 = file_digest(file)
+        version = self.trial.search.artifact.version
+        run_id = self.job.once("run", lambda: job_run(self.job, version, f"trial {self.trial.label}"))
+        kept = partial(storage.put_file, file, run_id=run_id, artifact_path=f"halfway/{sha256[:16]}/model.onnx")
+        uri = self.job.once(f"halfway:{sha256}", kept)
+        storage.cache_add(file, sha256=sha256)
+        searches.halfway_keep(trial=self.trial, key=key, sha256=sha256, uri=uri)
 
 
 def _same_machine(search: Search, profile: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from engine.errors import EngineError
 from engine.optimize.lab.parts import CALIBRATES
@@ -16,7 +16,7 @@ from registry.mlflow import gateway
 from registry.models import Artifact, Dataset, Format, Verdict, Version
 from registry.packages import kit_plan
 from slipway.jobs.context import JobContext
-from workers.common import file_digest, made_file, onnx_facts, sandboxed
+from workers.common import file_digest, made_file, onnx_facts, placed, sandboxed
 from workers.environments import prepared
 from workers.runs import job_run, numbers
 from workers.turns import measuring_alone
@@ -24,6 +24,14 @@ from workers.turns import measuring_alone
 OPTIMIZE_LIMITS = Limits(seconds=900, memory_mb=6144)
 MEASURE_LIMITS = Limits(seconds=600, memory_mb=6144)
 SPLIT_LIMITS = Limits(seconds=300, memory_mb=6144)
+
+
+class Halfway(Protocol):
+    """Remembers models on the way to a variant that took long to make, by the key of the recipe so far."""
+
+    def find(self, key: str) -> Path | None: ...
+
+    def keep(self, key: str, file: Path) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +77,22 @@ def made_variant(
     signature: dict[str, Any],
     scratch: Path,
     limits: Limits = OPTIMIZE_LIMITS,
+    halfway: Halfway | None = None,
 ) -> Variant:
-    """Makes it, each stretch of steps in its environment, and checks the result in a child of its own. EngineError
-    for what cannot be made, is no model, or takes or gives other tensors than `signature` says."""
+    """Makes it, each stretch of steps in its environment, and checks the result in a child of its own. What needs an
+    environment is made once for all recipes that begin alike, where there is a `halfway`. EngineError for what cannot
+    be made, is no model, or takes or gives other tensors than `signature` says."""
     current = inputs["model"]
     versions: dict[str, str] = {}
-    for number, (environment, stretch) in enumerate(recipe.stretches()):
+    stretches = list(zip(recipe.stretches(), recipe.prefixes(), strict=True))
+    begin = 0
+    if halfway is not None:
+        for number, ((environment, _), prefix) in reversed(list(enumerate(stretches, start=1))):
+            if environment and (known := halfway.find(prefix.key)) is not None:
+                job.log(f"{prefix.label}: made by a former trial.")
+                current, begin = placed(known, scratch / "halfway.onnx"), number
+                break
+    for number, ((environment, stretch), prefix) in enumerate(stretches[begin:], start=begin):
         with prepared(job, kit_plan(environment)) if environment else nullcontext() as python, job.step("convert"):
             made = sandboxed(
                 job,
@@ -89,6 +107,8 @@ def made_variant(
             versions |= made.value["versions"]
             for note in made.value["notes"]:
                 job.log(note)
+        if halfway is not None and environment:
+            halfway.keep(prefix.key, current)
     with job.step("check"):
         facts = onnx_facts(job, current, scratch)
         if signature and _tensors(facts["signature"]) != _tensors(signature):

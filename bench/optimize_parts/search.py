@@ -32,7 +32,8 @@ class Search:
         self.params = {"task": subject.task, "target": subject.target, "labels": subject.labels, "seed": goal.seed}
         self.trials: list[Trial] = []
         self.seconds = 0.0
-        (folder / "variants").mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)  # what an earlier search made would cost this one no time
+        (folder / "variants").mkdir(parents=True)
 
     def run(self) -> Conclusion:
         """Tries until the plan has nothing more or the goal's minutes are over."""
@@ -91,16 +92,19 @@ class Search:
         )
 
     def _make(self, proposal: Proposal) -> Path:
-        current, target = self.subject.model, self.folder / "variants" / f"{proposal.recipe.key}.onnx"
-        for environment, part in proposal.recipe.stretches():
-            steps = {"steps": [step.model_dump(mode="json") for step in part.steps]}
-            inputs = {"model": current, "original": self.subject.model, **self.learn}
-            python = self.python(environment) if environment else None
-            made = self._task("engine.optimize.tasks:make", steps, python, **inputs)
-            shutil.copyfile(made.files / "model.onnx", target.with_suffix(".part"))
-            current = target.with_suffix(".part").replace(target)
-        self._task("engine.scan.tasks:check_onnx", file=target)
-        return target
+        current = self.subject.model
+        for (environment, part), prefix in zip(proposal.recipe.stretches(), proposal.recipe.prefixes(), strict=True):
+            target = self.folder / "variants" / f"{prefix.key}.onnx"
+            if not target.exists():
+                steps = {"steps": [step.model_dump(mode="json") for step in part.steps]}
+                inputs = {"model": current, "original": self.subject.model, **self.learn}
+                python = self.python(environment) if environment else None
+                made = self._task("engine.optimize.tasks:make", steps, python, **inputs)
+                shutil.copyfile(made.files / "model.onnx", target.with_suffix(".part"))
+                target.with_suffix(".part").replace(target)
+            current = target
+        self._task("engine.scan.tasks:check_onnx", file=current)
+        return current
 
     def _task(self, name: str, params: dict[str, Any] | None = None, python: Path | None = None, **inputs: Path) -> Any:
         return sandbox.run(

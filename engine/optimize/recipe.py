@@ -52,6 +52,13 @@ class Recipe(BaseModel):
         """What of "calibration" and "training" its steps need."""
         return frozenset(need for step in self.steps for need in optimizer(step.optimizer).needs)
 
+    def prefixes(self) -> Iterator[Recipe]:
+        """What it has done after each of its stretches; the last is the recipe itself."""
+        done: tuple[Step, ...] = ()
+        for _, stretch in self.stretches():
+            done += stretch.steps
+            yield Recipe(steps=done)
+
     def stretches(self) -> Iterator[tuple[str | None, Recipe]]:
         """Runs of steps that share an environment, with its name (None: the worker's own)."""
         for name, steps in itertools.groupby(self.steps, key=lambda step: optimizer(step.optimizer).environment):

@@ -165,7 +165,7 @@ def world(recipe: Recipe, bears: float) -> Trial:
 def test_search_ends_near_the_best_when_quality_breaks_somewhere(bears: float) -> None:
     trials: list[Trial] = []
     goal = Goal(trials=60, prefer="balanced")
-    while proposals := next_recipes(goal, NET, trials, 100):
+    while proposals := next_recipes(goal, NET, trials, 1000):
         assert all(proposal.why for proposal in proposals)
         trials += [world(proposal.recipe, bears) for proposal in proposals]
     assert len({one.key for one in trials}) == len(trials) < 50
@@ -173,4 +173,4 @@ def test_search_ends_near_the_best_when_quality_breaks_somewhere(bears: float) -
     chosen = next(one for one in trials if one.key == best.recommended)
     assert chosen.measured is not None and chosen.measured.ratio <= 0.2 * (1 - max(0.0, bears - 0.15)) ** 2
     again: list[Trial] = trials[: len(trials) // 2]
-    assert next_recipes(goal, NET, again, 100) and not next_recipes(goal, NET, again, 0)
+    assert next_recipes(goal, NET, again, 1000) and not next_recipes(goal, NET, again, 0)

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from engine.optimize.lab.goal import Goal
 from engine.optimize.lab.pareto import front
-from engine.optimize.lab.promise import cost_breaches, keeps, proven, quality_breach, score, unit
+from engine.optimize.lab.promise import cost_breaches, keeps, proven, quality_breach, score, unit, upper_among
 from engine.optimize.lab.trial import Judgement, Measured, Trial
 
 NEAREST = 3
@@ -25,8 +25,11 @@ class Conclusion(BaseModel):
 def conclude(goal: Goal, baseline: Measured, trials: list[Trial]) -> Conclusion:
     """`baseline` is the model that the search began with."""
     measured = [trial for trial in trials if trial.state == "measured"]
+    judged = sum(trial.judged is not None for trial in trials)
     found = Conclusion(front=[measured[index].key for index in front([_point(trial) for trial in measured])])
     good = [trial for trial in measured if keeps(goal, trial)]
+    if goal.sure:
+        good = [trial for trial in good if upper_among(_judged(trial), judged) <= goal.max_loss]
     if good:
         # What is proven comes before what only held on these rows.
         ranked = sorted(good, key=lambda trial: score(goal, _cost(trial), baseline))
@@ -34,7 +37,7 @@ def conclude(goal: Goal, baseline: Measured, trials: list[Trial]) -> Conclusion:
         best = next((trial for trial in better if _sure(goal, trial)), better[0] if better else None)
         if best is not None:
             found.recommended = best.key
-            found.reasons = _reasons(goal, best, baseline, len(trials), good)
+            found.reasons = _reasons(goal, best, baseline, len(trials), judged, good)
             if best is not better[0]:
                 found.reasons.append(_bolder(better[0], baseline))
             return found
@@ -66,7 +69,7 @@ def _sure(goal: Goal, trial: Trial) -> bool:
     return proven(goal, _judged(trial))
 
 
-def _reasons(goal: Goal, best: Trial, baseline: Measured, tried: int, good: list[Trial]) -> list[str]:
+def _reasons(goal: Goal, best: Trial, baseline: Measured, tried: int, judges: int, good: list[Trial]) -> list[str]:
     cost, judged = _cost(best), _judged(best)
     faster = f"{cost.speedup:.2f} times the speed ({1 / cost.ratio_high:.2f} to {1 / cost.ratio_low:.2f})"
     if cost.ratio_low > 1:
@@ -76,6 +79,8 @@ def _reasons(goal: Goal, best: Trial, baseline: Measured, tried: int, good: list
     reasons = [
         f"It has {faster} and {100 * cost.size_bytes / max(1, baseline.size_bytes):.1f} % of the size.",
         f"On {judged.rows} rows it {loss}, {bound}.",
+        f"Chosen among {judges} that were judged on the same rows, it owes a part of that to luck: at most "
+        f"{max(0.0, upper_among(judged, judges)):.2f} with 95 % confidence for all of them together.",
         f"Of {tried} tried, {len(good)} keep the promise; this is the best of them for {_wish(goal)}.",
     ]
     if not _sure(goal, best):

@@ -29,7 +29,7 @@ class Goal(BaseModel):
     sure: bool = Field(
         False,
         title="Only what is proven",
-        description="Recommend only what keeps the promise with 95 % confidence, not just on these rows.",
+        description="Recommend only what keeps the promise with 95 % confidence though it is the best of many.",
     )
     prefer: Literal["latency", "size", "balanced"] = Field(
         "latency", title="What matters", description="Among those that keep the promise: speed, size, or both."

@@ -5,7 +5,7 @@ Each stage looks at the trials so far and offers what it still lacks; the first 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 from engine.optimize.lab import amounts
@@ -17,6 +17,11 @@ from engine.optimize.recipe import Recipe, Step
 # Convolutions with fewer weights than this share do not decide what is worth trying.
 _FEW = 0.05
 _TUNING_SHARE = 0.08
+# So much longer is what was best tuned at the end.
+_LONGER = 2
+_EPOCHS = 30
+# A trial's least: its variant has to be made, judged and measured.
+_TRIAL_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,8 @@ class State:
     survey: Survey
     trials: list[Trial]
     tried: frozenset[str]
+    # Keys of what stands after each stretch of a trial: need not be made again.
+    made: frozenset[str]
 
     def kept(self) -> list[Trial]:
         """Measured trials whose quality is enough."""
@@ -41,9 +48,18 @@ class State:
     def ok(self, trial: Trial) -> bool:
         return trial.judged is not None and not quality_breach(self.goal, trial.judged)
 
-    def of(self, *steps: Step) -> Trial | None:
-        key = Recipe(steps=steps).key
-        return next((trial for trial in self.trials if trial.key == key), None)
+    def well(self, *recipes: Recipe) -> bool | None:
+        """Whether one of them is good enough; None while one that was not tried could be."""
+        found = [next((one for one in self.trials if one.key == recipe.key), None) for recipe in recipes]
+        if any(one is not None and one.state == "measured" and self.ok(one) for one in found):
+            return True
+        return None if any(one is None for one in found) else False
+
+    def seconds(self, recipe: Recipe) -> float:
+        """The least that a trial of it takes: what is still to be tuned, and the rest."""
+        done = max((len(one.steps) for one in recipe.prefixes() if one.key in self.made), default=0)
+        tuned = sum(float(step.options.get("seconds", 0)) for step in recipe.steps[done:])
+        return tuned + _TRIAL_S
 
     def best(self, trials: list[Trial]) -> Trial | None:
         """The one with the least time × size, or what the goal prefers."""
@@ -59,11 +75,12 @@ def next_recipes(goal: Goal, survey: Survey, trials: list[Trial], seconds_left: 
     left = goal.trials - len(trials)
     if left <= 0 or seconds_left <= 0 or (survey.control_flow and not survey.weight_bytes):
         return []
-    state = State(goal, survey, trials, frozenset(trial.key for trial in trials))
+    made = (one.key for trial in trials if trial.state != "failed" for one in trial.recipe.prefixes())
+    state = State(goal, survey, trials, frozenset(trial.key for trial in trials), frozenset(made))
     for stage in (_single, _pruned, _twice, _refined):
         found: dict[str, Proposal] = {}
         for proposal in stage(state):
-            if proposal.recipe.key not in state.tried:
+            if proposal.recipe.key not in state.tried and state.seconds(proposal.recipe) <= seconds_left:
                 found.setdefault(proposal.recipe.key, proposal)
         if found:
             return list(found.values())[:left]
@@ -99,12 +116,29 @@ def _pruned(state: State) -> Iterator[Proposal]:
     for name, before in _pruners(state):
         outcomes: dict[float, bool] = {}
         while (amount := amounts.following(outcomes, first=0.5 if state.survey.training else 0.25)) is not None:
-            steps = (*before(amount), *last)
-            trial = state.of(*steps)
-            if trial is None:
-                yield Proposal(Recipe(steps=steps), f"{name}, {amount:.0%} of the channels")
+            well = yield from _forms(state, before(amount), last, f"{name}, {amount:.0%} of the channels")
+            if well is None:
                 break
-            outcomes[amount] = trial.state == "measured" and state.ok(trial)
+            outcomes[amount] = well
+
+
+def _forms(
+    state: State, steps: tuple[Step, ...], last: tuple[Step, ...], why: str
+) -> Generator[Proposal, None, bool | None]:
+    """Offers what a cut may become, one at a time, and returns whether it is good enough; None while that is open.
+
+    What was tuned is looked at as it is, too: of a few channels, quantizing and reading back can take longer than it
+    saves, and it is what the others begin with.
+    """
+    tuned = any(step.optimizer == "fine-tuning" for step in steps)
+    recipes = [Recipe(steps=steps)] if tuned or not last else []
+    if last:
+        recipes.append(Recipe(steps=(*steps, *last)))
+    for recipe in recipes:
+        if recipe.key not in state.tried:
+            yield Proposal(recipe, why if recipe is recipes[-1] or not last else f"{why}, not quantized")
+            return None
+    return state.well(*recipes)
 
 
 def _pruners(state: State) -> Iterator[tuple[str, Callable[[float], tuple[Step, ...]]]]:
@@ -126,33 +160,19 @@ def _twice(state: State) -> Iterator[Proposal]:
     if best is None:
         return
     cut, tune = best.recipe.steps[0], best.recipe.steps[1]
-    last = best.recipe.steps[2:]
     outcomes: dict[float, bool] = {}
     while (amount := amounts.following(outcomes, first=0.35)) is not None and len(outcomes) < 3:
         again = Step(optimizer=cut.optimizer, options={**cut.options, "amount": amount})
-        steps = (cut, tune, again, tune, *last)
-        trial = state.of(*steps)
-        if trial is None:
-            yield Proposal(Recipe(steps=steps), f"a second cut of {amount:.0%} after tuning")
+        steps = (cut, tune, again, tune)
+        well = yield from _forms(state, steps, _quantizer(state), f"a second cut of {amount:.0%} after tuning")
+        if well is None:
             return
-        outcomes[amount] = trial.state == "measured" and state.ok(trial)
+        outcomes[amount] = well
 
 
 def _refined(state: State) -> Iterator[Proposal]:
     """The best so far, and what failed by little, once more with more care."""
     best = state.best(state.kept())
-    if best is not None and _tuned(best):
-        longer = tuple(
-            Step(optimizer=step.optimizer, options={**step.options, "seconds": 3 * _seconds(state), "epochs": 90})
-            if step.optimizer == "fine-tuning"
-            else step
-            for step in best.recipe.steps
-        )
-        yield Proposal(Recipe(steps=longer), "the best so far, tuned for longer")
-    for trial in sorted(state.kept(), key=lambda trial: trial.measured.ratio if trial.measured else 1.0)[:3]:
-        if _cuts(trial) and _quantized(trial):
-            # Of a few channels, quantizing and reading back can take longer than it saves.
-            yield Proposal(Recipe(steps=trial.recipe.steps[:-1]), "one of the fastest so far, not quantized")
     if best is not None and best.recipe.steps[-1].optimizer == "static-quantization":
         last = best.recipe.steps[-1]
         for options, why in (({"form": "QOperator"}, "in the other form"), ({"per_channel": True}, "by channel")):
@@ -169,6 +189,22 @@ def _refined(state: State) -> Iterator[Proposal]:
         yield _one(
             "int8 with outliers cut off", _step("static-quantization", calibration="Percentile", per_channel=True)
         )
+    yield from _longer(state)
+
+
+def _longer(state: State) -> Iterator[Proposal]:
+    """The fastest that are good enough on these rows, tuned for longer: what is not proven may become so."""
+    tuned = [trial for trial in state.kept() if _tuned(trial) and not _long(trial)]
+    ranked = sorted(tuned, key=lambda trial: trial.measured.ratio if trial.measured else 1.0)
+    longer = {"seconds": _LONGER * _seconds(state), "epochs": _LONGER * _EPOCHS}
+    for trial in ranked[:3]:
+        steps = tuple(
+            Step(optimizer=step.optimizer, options={**step.options, **longer})
+            if step.optimizer == "fine-tuning"
+            else step
+            for step in trial.recipe.steps
+        )
+        yield Proposal(Recipe(steps=steps), "one of the fastest so far, tuned for longer")
 
 
 def _quantizer(state: State) -> tuple[Step, ...]:
@@ -180,7 +216,7 @@ def _quantizer(state: State) -> tuple[Step, ...]:
 
 
 def _tuning(state: State) -> Step:
-    return _step("fine-tuning", epochs=30, seconds=_seconds(state))
+    return _step("fine-tuning", epochs=_EPOCHS, seconds=_seconds(state))
 
 
 def _seconds(state: State) -> int:
@@ -196,12 +232,12 @@ def _cuts(trial: Trial) -> int:
     return sum(step.optimizer.startswith("prune-channels") for step in trial.recipe.steps)
 
 
-def _quantized(trial: Trial) -> bool:
-    return trial.recipe.steps[-1].optimizer in ("static-quantization", "dynamic-quantization", "weight-only")
-
-
 def _tuned(trial: Trial) -> bool:
     return any(step.optimizer == "fine-tuning" for step in trial.recipe.steps)
+
+
+def _long(trial: Trial) -> bool:
+    return any(step.options.get("epochs", 0) > _EPOCHS for step in trial.recipe.steps)
 
 
 def _unit(state: State) -> Measured:

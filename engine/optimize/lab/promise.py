@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 from engine.optimize.lab.goal import Goal
 from engine.optimize.lab.trial import Judgement, Measured, Trial
 
 _MB = 1_000_000
+_ALPHA = 0.05
 
 
 def quality_breach(goal: Goal, judged: Judgement) -> str:
@@ -23,6 +26,15 @@ def quality_breach(goal: Goal, judged: Judgement) -> str:
 def proven(goal: Goal, judged: Judgement) -> bool:
     """Whether the promise holds with 95 % confidence, not only on these rows."""
     return judged.loss_upper <= goal.max_loss
+
+
+def upper_among(judged: Judgement, count: int) -> float:
+    """The loss is below it with 95 % confidence though this one was chosen among `count` judged on the same rows: the
+    best of many owes a part of its figure to luck. Bonferroni: each bound at 1 - 0.05 / count, by the normal
+    approximation loss + (loss_upper - loss) z(0.05 / count) / z(0.05)."""
+    normal = NormalDist()
+    wider = normal.inv_cdf(1 - _ALPHA / max(1, count)) / normal.inv_cdf(1 - _ALPHA)
+    return judged.loss + (judged.loss_upper - judged.loss) * wider
 
 
 def cost_breaches(goal: Goal, measured: Measured) -> dict[str, float]:
