@@ -19,6 +19,7 @@ from rest_framework.response import Response
 
 from registry import environments, intake, searches, services, storage, upload
 from registry import serializers as shapes
+from registry.measurements import measurement_import
 from registry.models import Artifact, Dataset, Environment, Model, Version
 from registry.search_serializers import SearchRequest
 from slipway.accounts import policy
@@ -319,6 +320,17 @@ class ArtifactViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets
         shape.is_valid(raise_exception=True)
         job = searches.search_request(actor=request.user, artifact=artifact, **shape.validated_data).job
         return Response(JobSerializer(job).data, status=202, headers={"Location": f"/api/v1/jobs/{job.pk}"})
+
+    @extend_schema(request=shapes.MeasurementImport, responses={201: shapes.MeasurementSerializer})
+    @action(detail=True, methods=["post"])
+    @idempotent
+    def measurements(self, request: Request, pk: str) -> Response:
+        """Adds a measurement that was made on a device without a worker."""
+        artifact = self.get_object()
+        shape = shapes.MeasurementImport(data=request.data, context={"artifact": artifact})
+        shape.is_valid(raise_exception=True)
+        row = measurement_import(actor=request.user, artifact=artifact, **shape.validated_data)
+        return Response(shapes.MeasurementSerializer(row).data, status=201)
 
 
 class DatasetViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):

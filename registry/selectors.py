@@ -104,23 +104,25 @@ def main_artifact(artifacts: list[Artifact]) -> Artifact | None:
 
 
 def measurements_of(artifacts: list[Artifact]) -> list[dict[str, Any]]:
-    """The newest measurement of each artifact, with its change against the artifact it was made from."""
-    latest = {row.pk: next(iter(row.measurements.all()), None) for row in artifacts}
+    """The newest measurement of each artifact on each device, with its change against the artifact it was made from on
+    the same device; figures of different ones are not compared."""
+    latest: dict[int, dict[tuple[Any, ...], Measurement]] = {}
+    for artifact in artifacts:
+        found = latest.setdefault(artifact.pk, {})
+        for measured in artifact.measurements.all():
+            found.setdefault(_device(measured), measured)
     rows = []
     for artifact in artifacts:
-        measured = latest[artifact.pk]
-        if measured is None:
-            continue
-        base = latest.get(artifact.parent_id or 0)
-        rows.append(
-            {
-                "artifact": artifact,
-                "measured": measured,
-                "base": base,
-                "change": _change(artifact, measured, base),
-            }
-        )
+        for device, measured in latest[artifact.pk].items():
+            base = latest.get(artifact.parent_id or 0, {}).get(device)
+            rows.append(
+                {"artifact": artifact, "measured": measured, "base": base, "change": _change(artifact, measured, base)}
+            )
     return rows
+
+
+def _device(measured: Measurement) -> tuple[Any, ...]:
+    return tuple(measured.profile.get(name) for name in ("cpu", "cores", "threads", "machine"))
 
 
 def _change(artifact: Artifact, measured: Measurement, base: Measurement | None) -> dict[str, Any]:

@@ -230,6 +230,20 @@ class OptimizeRequest(serializers.Serializer):
     options = serializers.DictField(required=False, default=dict)
 
 
+class MeasurementImport(serializers.Serializer):
+    measured = serializers.DictField(help_text="What `python -m engine.evaluate.device` printed on the device.")
+    dataset = serializers.PrimaryKeyRelatedField(
+        queryset=Dataset.objects.none(), required=False, allow_null=True, default=None,
+        help_text="The rows that it was measured on.",
+    )  # fmt: skip
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if (artifact := self.context.get("artifact")) is not None:
+            rows = Dataset.objects.filter(project_id=artifact.version.model.project_id)
+            self.fields["dataset"].queryset = rows  # type: ignore[attr-defined]
+
+
 class Uploaded(serializers.Serializer):
     """What an upload answers."""
 

@@ -57,6 +57,7 @@ TABLE: list[tuple[str, str, Any, set[str], int]] = [
     ("GET", "artifacts/{folder}/content", None, READ, 409),
     ("POST", "artifacts/{artifact}/optimize", {"optimizer": "dynamic-quantization"}, WRITE, 202),
     ("POST", "artifacts/{artifact}/searches", {"goal": {"max_loss": 1}, "dataset": "{evaluation}"}, WRITE, 202),
+    ("POST", "artifacts/{artifact}/measurements", {"measured": {}}, WRITE, 422),
     ("GET", "searches", None, READ, 200),
     ("GET", "searches/{search}", None, READ, 200),
     ("GET", "searches/{search}/trials", None, READ, 200),

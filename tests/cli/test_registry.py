@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,21 @@ def test_search_starts_and_shows_its_front_when_asked(cli: Cli, project: Any, pe
     assert cli("search", "show", searches["unmet"].pk, "-o", "json").json["relax"]
     assert "running" in cli("search", "list").out
     cli("search", "show", 10**6, code=5)
+
+
+def test_measurement_of_a_device_is_imported_when_it_is_of_the_artifact(
+    cli: Cli, new_version: Callable[..., Version], tmp_path: Path
+) -> None:
+    artifact = new_version().artifacts.get()
+    told = {
+        "sha256": artifact.sha256, "latency_ms": {"p50": 4, "p95": 5, "p99": 6},
+        "profile": {"cpu": "Cortex-A72", "cores": 4, "threads": 1, "machine": "aarch64"},
+    }  # fmt: skip
+    file = tmp_path / "measured.json"
+    file.write_text(json.dumps(told))
+    assert "Cortex-A72: p50 4.000 ms" in cli("artifacts", "import-measurement", artifact.pk, file).out
+    assert artifact.measurements.get().latency_p95_ms == 5
+    file.write_text(json.dumps({**told, "sha256": "0" * 64}))
+    assert "another file" in cli("artifacts", "import-measurement", artifact.pk, file, code=7).err
+    file.write_text("{")
+    assert "is not JSON" in cli("artifacts", "import-measurement", artifact.pk, file, code=2).err

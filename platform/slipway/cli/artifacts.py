@@ -15,7 +15,7 @@ from slipway.cli.follow import jobs_started
 from slipway.cli.transfer import download
 from slipway.cli.versions import ARTIFACT_COLUMNS, artifact_row
 
-app = noun("Stored forms of versions: list, download, optimize.")
+app = noun("Stored forms of versions: list, download, optimize, import measurements.")
 Artifact = Annotated[str, typer.Argument(metavar="ARTIFACT", help=refs.ARTIFACT)]
 
 
@@ -60,6 +60,25 @@ def artifacts_optimize(
     body = {"optimizer": with_, "options": options_of(option or [])}
     data = run.api.post(f"/artifacts/{refs.artifact_id(run.api, artifact)}/optimize", body)
     jobs_started(run, [data], data, wait)
+
+
+@command(app, "import-measurement")
+def artifacts_import_measurement(
+    run: Run,
+    artifact: Artifact,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="What the device printed, as JSON.")
+    ],
+    dataset: Annotated[int | None, typer.Option("--dataset", help="Number of the rows it was measured on.")] = None,
+) -> None:
+    """Adds what `python -m engine.evaluate.device` measured on a device without a worker."""
+    try:
+        measured = json.loads(file.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise CliError(f"{file} is not JSON: {error}", ExitCode.USAGE) from error
+    path = f"/artifacts/{refs.artifact_id(run.api, artifact)}/measurements"
+    row = run.api.post(path, {"measured": measured, "dataset": dataset})
+    run.done(row, f"Measured on {row['profile']['cpu']}: p50 {row['latency_p50_ms']:.3f} ms.")
 
 
 def options_of(pairs: list[str]) -> dict[str, Any]:
