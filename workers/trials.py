@@ -12,13 +12,14 @@ from django.utils.translation import gettext_lazy as _
 from pydantic import BaseModel
 
 from engine.errors import EngineError
+from engine.evaluate.tasks import hardware
 from engine.optimize.lab.promise import quality_breach
 from engine.optimize.lab.trial import Judgement
 from engine.optimize.recipe import Recipe
 from registry import searches, storage
 from registry.search_models import Search, SearchTrial, TrialState
 from slipway.jobs.context import JobContext
-from slipway.jobs.kinds import Done, job_kind
+from slipway.jobs.kinds import Done, Later, job_kind
 from workers.common import FETCH_LIMIT, artifact_file, file_digest, placed, scratch_folder
 from workers.lab import ROUNDS, SEARCHES, cost_of, look_task, rows_of, seconds_left
 from workers.runs import job_run
@@ -34,6 +35,7 @@ from workers.variants import (
 
 # So long may a variant still be made after the search's time is over.
 _GRACE_S = 30.0
+_ELSEWHERE_S = 10.0
 
 
 class TrialParams(BaseModel):
@@ -41,14 +43,20 @@ class TrialParams(BaseModel):
 
 
 @job_kind("trial", queue="optimize", params=TrialParams, label=_("Trial"), ended=searches.trial_job_ended)
-def trial(job: JobContext, params: TrialParams) -> Done:
+def trial(job: JobContext, params: TrialParams) -> Done | Later:
     """Makes one variant, judges it, and measures it beside the model it was made from. What cannot be made, and what
-    breaks the promise, is a finding too; neither leaves an artifact."""
+    breaks the promise, is a finding too; neither leaves an artifact. A worker on another kind of machine than the
+    search began on leaves it to others as long as there is time: figures of the two are not compared."""
     row = SearchTrial.objects.select_related("search").get(pk=params.trial_id)
     row.search = SEARCHES.get(pk=row.search_id)
     recipe = Recipe.model_validate(row.recipe)
+    elsewhere = _elsewhere(row.search)
+    if elsewhere and seconds_left(row.search) > 0:
+        return Later(_ELSEWHERE_S, elsewhere)
     searches.trial_begin(trial=row)
     began = time.monotonic()
+    if elsewhere:
+        return _ended(row, TrialState.FAILED, began, reason=elsewhere)
     try:
         with scratch_folder(job) as scratch:
             return _tried(job, row, recipe, scratch, began)
@@ -105,7 +113,6 @@ def _tried(job: JobContext, row: SearchTrial, recipe: Recipe, scratch: Path, beg
     with job.step("measure"):
         asked = {**told, "rounds": ROUNDS, "threads": goal.threads, "batch": goal.batch}
         measured = measured_file(job, params=asked, inputs=beside, scratch=scratch)
-        _same_machine(search, measured["profile"])
         cost = cost_of(measured)
         job.progress(0.9, f"{cost.speedup:.2f} times the parent's speed.")
     with job.step("store"):
@@ -148,12 +155,12 @@ class _Halfway:
         searches.halfway_keep(trial=self.trial, key=key, sha256=sha256, uri=uri)
 
 
-def _same_machine(search: Search, profile: dict[str, Any]) -> None:
-    """Figures of two kinds of machine are not to be compared."""
-    for name in ("cpu", "cores", "machine"):
-        if search.profile.get(name) != profile.get(name):
-            raise EngineError(
-                f"It was measured on another kind of machine ({profile.get('cpu')}) than its search began on "
-                f"({search.profile.get('cpu')}); the two are not compared.",
-                code="profile",
-            )
+def _elsewhere(search: Search) -> str:
+    """Why this machine is not the one to measure on, or ""."""
+    here = hardware()
+    if all(search.profile.get(name) == value for name, value in here.items()):
+        return ""
+    return (
+        f"Waits for a worker on the kind of machine that its search began on ({search.profile.get('cpu')}, "
+        f"{search.profile.get('cores')} cores); this one has {here['cpu']}, {here['cores']} cores."
+    )

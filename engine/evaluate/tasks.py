@@ -149,17 +149,16 @@ def profile(threads: int) -> dict[str, Any]:
     """What the figures hold for."""
     import onnxruntime
 
+    return {**hardware(), "threads": threads, "onnxruntime": onnxruntime.__version__}
+
+
+def hardware() -> dict[str, Any]:
+    """The machine's part of a profile: {"cpu", "cores", "machine"}."""
     model = next(
         (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor() or platform.machine(),
     )
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "onnxruntime": onnxruntime.__version__,
-        "machine": platform.machine(),
-    }
+    return {"cpu": model, "cores": os.cpu_count(), "machine": platform.machine()}
 
 
 def _lines(path: str) -> list[str]:

@@ -117,6 +117,29 @@ def test_search_goes_on_from_its_rows_when_it_was_killed(base: Artifact, monkeyp
     assert not search.trials.filter(state__in=["queued", "running"]).exists()
 
 
+@pytest.mark.usefixtures("quick")
+def test_trial_waits_for_the_search_s_machine_when_it_comes_to_another(base: Artifact) -> None:
+    lab.dataset(base.version, lab.rows(400))
+    search = searched(base, trials=2)
+    lab.run(search.job)
+    search.refresh_from_db()
+    mine = search.profile
+    Search.objects.filter(pk=search.pk).update(profile={**mine, "cpu": "Another CPU"})
+    first, second = lab.children(search)
+    waiting = lab.run(first)
+    assert waiting.state == State.QUEUED and "Another CPU" in waiting.reason
+    assert SearchTrial.objects.get(job=first).state == "queued"
+    Search.objects.filter(pk=search.pk).update(profile=mine)
+    assert lab.run(first).state == State.SUCCEEDED and SearchTrial.objects.get(job=first).state == "measured"
+    # No such machine came in time.
+    Search.objects.filter(pk=search.pk).update(
+        profile={**mine, "cpu": "Another CPU"}, deadline=timezone.now() - dt.timedelta(seconds=1)
+    )
+    lab.run(second)
+    late = SearchTrial.objects.get(job=second)
+    assert late.state == "failed" and "Another CPU" in late.reason
+
+
 def _killed(*args: Any, **more: Any) -> None:
     raise Interrupted("Ended by SIGKILL.")
 
