@@ -8,16 +8,16 @@ LEAST = 0.05
 TRIES = 5
 
 
-def following(outcomes: dict[float, bool], first: float = 0.5) -> float | None:
+def following(outcomes: dict[float, bool], first: float = 0.5, near: float = NEAR, tries: int = TRIES) -> float | None:
     """The next share to try after `outcomes` (share → whether it was good enough), or None when the border is known to
-    about NEAR, or after TRIES."""
+    about `near`, or after `tries`."""
     if not outcomes:
         return first
-    if len(outcomes) >= TRIES:
+    if len(outcomes) >= tries:
         return None
     good = max((share for share, well in outcomes.items() if well), default=0.0)
     bad = min((share for share, well in outcomes.items() if not well and share > good), default=None)
     following = round((good + (bad if bad is not None else MOST)) / 2, 2)
-    if (bad if bad is not None else MOST) - good <= NEAR or following < LEAST or following in outcomes:
+    if (bad if bad is not None else MOST) - good <= near or following < LEAST or following in outcomes:
         return None
     return following

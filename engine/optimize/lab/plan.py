@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from engine.optimize.lab import amounts
 from engine.optimize.lab.goal import Goal
-from engine.optimize.lab.promise import quality_breach, score
+from engine.optimize.lab.promise import proven, quality_breach, score
 from engine.optimize.lab.trial import Measured, Survey, Trial
 from engine.optimize.recipe import Recipe, Step
 
@@ -19,7 +19,9 @@ _FEW = 0.05
 _TUNING_SHARE = 0.08
 # So much longer is what was best tuned at the end.
 _LONGER = 2
-_EPOCHS = 30
+_EPOCHS = 100
+_NEAR_PROVEN = 0.03
+_TRIES_PROVEN = 8
 # A trial's least: its variant has to be made, judged and measured.
 _TRIAL_S = 5.0
 
@@ -48,12 +50,8 @@ class State:
     def ok(self, trial: Trial) -> bool:
         return trial.judged is not None and not quality_breach(self.goal, trial.judged)
 
-    def well(self, *recipes: Recipe) -> bool | None:
-        """Whether one of them is good enough; None while one that was not tried could be."""
-        found = [next((one for one in self.trials if one.key == recipe.key), None) for recipe in recipes]
-        if any(one is not None and one.state == "measured" and self.ok(one) for one in found):
-            return True
-        return None if any(one is None for one in found) else False
+    def sure(self, trial: Trial) -> bool:
+        return self.ok(trial) and trial.judged is not None and proven(self.goal, trial.judged)
 
     def seconds(self, recipe: Recipe) -> float:
         """The least that a trial of it takes: what is still to be tuned, and the rest."""
@@ -77,7 +75,7 @@ def next_recipes(goal: Goal, survey: Survey, trials: list[Trial], seconds_left: 
         return []
     made = (one.key for trial in trials if trial.state != "failed" for one in trial.recipe.prefixes())
     state = State(goal, survey, trials, frozenset(trial.key for trial in trials), frozenset(made))
-    for stage in (_single, _pruned, _twice, _refined):
+    for stage in (_single, _pruned, _proven, _twice, _refined):
         found: dict[str, Proposal] = {}
         for proposal in stage(state):
             if proposal.recipe.key not in state.tried and state.seconds(proposal.recipe) <= seconds_left:
@@ -109,27 +107,46 @@ def _single(state: State) -> Iterator[Proposal]:
 
 
 def _pruned(state: State) -> Iterator[Proposal]:
-    """Channels removed as far as quality allows, then quantized by what did best alone."""
+    """Channels removed as far as quality allows, then quantized by what did best alone. The first way of choosing them
+    finds how far that is; the others begin there."""
     if state.survey.control_flow:
         return
-    last = _quantizer(state)
-    for name, before in _pruners(state):
+    first = 0.5 if state.survey.training else 0.25
+    for number, (name, before) in enumerate(_pruners(state)):
         outcomes: dict[float, bool] = {}
-        while (amount := amounts.following(outcomes, first=0.5 if state.survey.training else 0.25)) is not None:
-            well = yield from _forms(state, before(amount), last, f"{name}, {amount:.0%} of the channels")
+        while (amount := amounts.following(outcomes, first=first)) is not None:
+            if number > 0 and outcomes == {first: False}:
+                break
+            well = yield from _forms(state, before(amount), f"{name}, {amount:.0%} of the channels", State.ok)
+            if well is None:
+                break
+            outcomes[amount] = well
+        first = max((amount for amount, well in outcomes.items() if well), default=first)
+
+
+def _proven(state: State) -> Iterator[Proposal]:
+    """As far as it can be proven that quality allows, by the way of choosing channels that went furthest."""
+    best = state.best([trial for trial in state.kept() if _cuts(trial) == 1 and _tuned(trial)])
+    for name, before in _pruners(state) if best is not None and not state.sure(best) else ():
+        outcomes: dict[float, bool] = {}
+        if best is None or before(0.5)[0].optimizer != best.recipe.steps[0].optimizer:
+            continue
+        while (amount := amounts.following(outcomes, near=_NEAR_PROVEN, tries=_TRIES_PROVEN)) is not None:
+            well = yield from _forms(state, before(amount), f"{name}, {amount:.0%}: more may be provable", State.sure)
             if well is None:
                 break
             outcomes[amount] = well
 
 
 def _forms(
-    state: State, steps: tuple[Step, ...], last: tuple[Step, ...], why: str
+    state: State, steps: tuple[Step, ...], why: str, good: Callable[[State, Trial], bool]
 ) -> Generator[Proposal, None, bool | None]:
-    """Offers what a cut may become, one at a time, and returns whether it is good enough; None while that is open.
+    """Offers what a cut may become, one at a time, and returns whether any is `good`; None while that is open.
 
     What was tuned is looked at as it is, too: of a few channels, quantizing and reading back can take longer than it
     saves, and it is what the others begin with.
     """
+    last = _quantizer(state)
     tuned = any(step.optimizer == "fine-tuning" for step in steps)
     recipes = [Recipe(steps=steps)] if tuned or not last else []
     if last:
@@ -138,7 +155,8 @@ def _forms(
         if recipe.key not in state.tried:
             yield Proposal(recipe, why if recipe is recipes[-1] or not last else f"{why}, not quantized")
             return None
-    return state.well(*recipes)
+    keys = {recipe.key for recipe in recipes}
+    return any(trial.key in keys and trial.state == "measured" and good(state, trial) for trial in state.trials)
 
 
 def _pruners(state: State) -> Iterator[tuple[str, Callable[[float], tuple[Step, ...]]]]:
@@ -164,7 +182,7 @@ def _twice(state: State) -> Iterator[Proposal]:
     while (amount := amounts.following(outcomes, first=0.35)) is not None and len(outcomes) < 3:
         again = Step(optimizer=cut.optimizer, options={**cut.options, "amount": amount})
         steps = (cut, tune, again, tune)
-        well = yield from _forms(state, steps, _quantizer(state), f"a second cut of {amount:.0%} after tuning")
+        well = yield from _forms(state, steps, f"a second cut of {amount:.0%} after tuning", State.ok)
         if well is None:
             return
         outcomes[amount] = well
