@@ -119,7 +119,7 @@ def _pruned(state: State) -> Iterator[Proposal]:
                 break
             well = yield from _forms(state, before(amount), f"{name}, {amount:.0%} of the channels", State.ok)
             if well is None:
-                break
+                return
             outcomes[amount] = well
         first = max((amount for amount, well in outcomes.items() if well), default=first)
 
