@@ -33,11 +33,9 @@ def installed(folder: Path | None) -> dict[str, Path]:
         return homes
     for name, peer in PEERS.items():
         home = folder.resolve() / name  # peers run in folders of their own
-        version = peer.version(home)
-        if version is None:
+        if peer.version(home) is None:
             print(f"{name} is not installed in {folder}: left out", file=sys.stderr)
         else:
-            print(f"{name} {version}", file=sys.stderr)
             homes[name] = home
     return homes
 
@@ -48,7 +46,7 @@ def compare(search: Search, homes: dict[str, Path], minutes: float) -> list[dict
 
 
 def _row(search: Search, name: str, home: Path, minutes: float) -> dict[str, Any]:
-    row: dict[str, Any] = {"model": search.subject.name, "who": name}
+    row: dict[str, Any] = {"model": search.subject.name, "who": f"{name} {PEERS[name].version(home)}"}
     began = time.monotonic()
     target = search.folder / f"{name}.onnx"
     try:
@@ -73,7 +71,14 @@ def _answer(search: Search, name: str, home: Path, target: Path, minutes: float)
     log = search.folder / f"{name}.log"
     with log.open("w") as errors:
         peer = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=search.folder, start_new_session=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=search.folder,
+            # What it leaves when it is ended goes with the search's folder.
+            env={**os.environ, "TMPDIR": str(search.folder.resolve())},
+            start_new_session=True,
         )
         try:
             printed, _ = peer.communicate(timeout=seconds + GRACE_S)
@@ -120,12 +125,12 @@ def dominating(rows: list[dict[str, Any]], max_loss: float) -> list[str]:
 
 
 def show(rows: list[dict[str, Any]], max_loss: float) -> None:
-    print(f"\n{'model':10}{'who':25}{'speed':>8}{'size':>8}{'lost':>7}{'at most':>9}{'min':>6}{'tried':>7}  outcome")
+    print(f"\n{'model':10}{'who':28}{'speed':>8}{'size':>8}{'lost':>7}{'at most':>9}{'min':>6}{'tried':>7}  outcome")
     for row in rows:
         figures = f"{'–':>8}{'–':>8}{'–':>7}{'–':>9}"
         if row["outcome"] == CHOSEN:
             figures = f"{row['speed']:>7.2f}×{row['size']:>8.1%}{row['loss']:>7.2f}{row['loss_upper']:>9.2f}"
         took = f"{row['seconds'] / 60:>6.1f}{row.get('tried', '–'):>7}"
         broken = ", which breaks the promise" if row.get("loss", 0) > max_loss else ""
-        print(f"{row['model']:10}{row['who']:25}{figures}{took}  {row['outcome'][:100]}{broken}")
+        print(f"{row['model']:10}{row['who']:28}{figures}{took}  {row['outcome'][:100]}{broken}")
     print("; ".join(dominating(rows, max_loss)) or "no peer's choice is faster and smaller than ours and loses no more")
