@@ -4,7 +4,10 @@ The zoo is trained from packaged data (see optimize_parts/zoo.py) and kept in --
 "lose at most 1 point", with its training rows; the largest one a second without. Then the front is measured again in
 fresh processes: the order of points that differ by more than a tenth has to hold.
 
-    python bench/optimize.py [--quick] [--only LIST] [--folder DIR] [--environments DIR] [--json FILE]
+With --peers, the optimizers of others that `bench/optimize_peers/install.py` put there choose for the same models, with
+the same rows and minutes, and what they choose is measured like ours. --quick leaves them out.
+
+    python bench/optimize.py [--quick] [--only LIST] [--peers DIR] [--folder DIR] [--environments DIR] [--json FILE]
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from bench.optimize_parts import zoo  # noqa: E402
+from bench.optimize_parts import peers, zoo  # noqa: E402
 from bench.optimize_parts.search import Search  # noqa: E402
 from engine.evaluate.tasks import profile  # noqa: E402
 from engine.export import environments  # noqa: E402
@@ -28,6 +31,7 @@ from engine.optimize.lab.goal import Goal  # noqa: E402
 from engine.optimize.lab.trial import Trial  # noqa: E402
 
 APART = 0.1
+MAX_LOSS = 1.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Asked:
 
     speed: float
     size: float
-    loss: float = 1.0
+    loss: float = MAX_LOSS
 
 
 REACH = {
@@ -54,12 +58,19 @@ class Bench:
     def python(self, name: str) -> Path:
         return environments.prepare(ROOT / "locks" / f"{name}.txt", self.kept)
 
+    def search(self, subject: zoo.Subject, goal: Goal, kind: str, training: bool) -> Search:
+        return Search(subject, goal, self.folder / "searches" / f"{subject.name}-{kind}", self.python, training)
+
+    def peers(self, subject: zoo.Subject, homes: dict[str, Path]) -> list[dict[str, Any]]:
+        """What each peer chooses for it."""
+        search = self.search(subject, Goal(max_loss=MAX_LOSS), "peers", training=True)
+        return peers.compare(search, homes, self.minutes)
+
     def subject(self, subject: zoo.Subject, training: bool) -> dict[str, Any]:
         """One search, and its front measured again."""
         asked = (REACH if training else WITHOUT_TRAINING).get(subject.name)
-        goal = Goal(minutes=self.minutes, max_loss=asked.loss if asked else 1.0, trials=4 if self.quick else 60)
-        place = self.folder / "searches" / f"{subject.name}-{'training' if training else 'onnx'}"
-        search = Search(subject, goal, place, self.python, training)
+        goal = Goal(minutes=self.minutes, max_loss=asked.loss if asked else MAX_LOSS, trials=4 if self.quick else 60)
+        search = self.search(subject, goal, "training" if training else "onnx", training)
         found = search.run()
         by_key = {trial.key: trial for trial in search.trials}
         best = by_key.get(found.recommended or "")
@@ -87,11 +98,7 @@ def _figures(search: Search, trial: Trial) -> dict[str, Any]:
     return {
         "recipe": trial.recipe.label,
         "steps": [step.model_dump(mode="json") for step in trial.recipe.steps],
-        "speed": trial.measured.speedup,
-        "size": trial.measured.size_bytes / search.baseline().size_bytes,
-        "loss": trial.judged.loss,
-        "loss_upper": trial.judged.loss_upper,
-        "baseline": trial.judged.baseline,
+        **search.figures(trial.measured, trial.judged),
     }
 
 
@@ -141,6 +148,7 @@ def main() -> None:
     )
     parser.add_argument("--only", metavar="LIST", help=f"some of {','.join(zoo.NAMES)}")
     parser.add_argument("--minutes", type=float, default=10, help="of each search (default: 10)")
+    parser.add_argument("--peers", type=Path, metavar="DIR", help="where the peers were installed")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where the zoo and variants are kept")
     parser.add_argument("--environments", type=Path, metavar="DIR", help="where prepared environments are kept")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
@@ -148,15 +156,21 @@ def main() -> None:
     folder = options.folder or Path(tempfile.mkdtemp(prefix="slipway-bench-"))
     bench = Bench(folder, options.environments or folder / "environments", options.minutes, options.quick)
     names = ("mlp",) if options.quick else tuple((options.only or ",".join(zoo.NAMES)).split(","))
-    rows = []
+    homes = {} if options.quick else peers.installed(options.peers)
+    rows, beside = [], []
     for subject in zoo.make(folder / "zoo", bench.python("torch"), names):
         rows.append(bench.subject(subject, training=True))
         if subject.name in WITHOUT_TRAINING:
             rows.append(bench.subject(subject, training=False))
+        beside += [peers.of_ours(row) for row in rows if row["model"] == subject.name]
+        beside += bench.peers(subject, homes)
     facts = profile(1)
     show(rows, facts)
+    if homes:
+        peers.show(beside, MAX_LOSS)
     if options.json:
-        options.json.write_text(json.dumps({"bench": "optimize", "machine": facts, "rows": rows}, indent=2) + "\n")
+        found = {"bench": "optimize", "machine": facts, "rows": rows, "beside_peers": beside if homes else []}
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

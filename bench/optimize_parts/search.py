@@ -64,8 +64,7 @@ class Search:
         known: dict[str, Any] = {"recipe": proposal.recipe, "why": proposal.why}
         try:
             model = self._make(proposal)
-            files = {"model": model, "reference": self.subject.model, "rows": self.subject.test}
-            judged = Judgement.model_validate(self._task("engine.evaluate.tasks:judge", **files).value)
+            judged = self.judge(model)
             known |= {"judged": judged, "size_bytes": model.stat().st_size}
             reason = quality_breach(self.goal, judged)
             if reason:
@@ -75,11 +74,14 @@ class Search:
         except EngineError as error:
             return Trial(**known, state="failed", reason=error.message, seconds=time.monotonic() - began)
 
+    def judge(self, model: Path) -> Judgement:
+        """Quality beside the model that the search began with."""
+        return Judgement.model_validate(self._task("engine.evaluate.tasks:judge", **self._beside(model)).value)
+
     def measure(self, model: Path, rounds: int = 7) -> Measured:
-        """A variant beside the model that the search began with."""
-        files = {"model": model, "reference": self.subject.model, "rows": self.subject.test}
+        """Cost beside the model that the search began with."""
         params = {"rounds": rounds, "threads": self.goal.threads, "batch": self.goal.batch}
-        value = self._task("engine.evaluate.tasks:measure", params, **files).value
+        value = self._task("engine.evaluate.tasks:measure", params, **self._beside(model)).value
         return Measured(
             **{f"{name}_ms": value["latency_ms"][name] for name in ("p50", "p95", "p99")},
             ratio=value["ratio_to_reference"],
@@ -90,6 +92,19 @@ class Search:
             peak_memory_mb=value["peak_memory_mb"],
             profile=value["profile"],
         )
+
+    def figures(self, measured: Measured, judged: Judgement) -> dict[str, float]:
+        """As the tables show them: times the parent's speed, share of its size, points lost."""
+        return {
+            "speed": measured.speedup,
+            "size": measured.size_bytes / self.baseline().size_bytes,
+            "loss": judged.loss,
+            "loss_upper": judged.loss_upper,
+            "baseline": judged.baseline,
+        }
+
+    def _beside(self, model: Path) -> dict[str, Path]:
+        return {"model": model, "reference": self.subject.model, "rows": self.subject.test}
 
     def _make(self, proposal: Proposal) -> Path:
         current = self.subject.model

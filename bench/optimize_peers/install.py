@@ -24,14 +24,15 @@ class Peer(Installed):
     def command(self, home: Path, model: Path, train: Path, judge: Path, target: Path) -> list[str]:
         """What makes `target` of `model`, learning from `train` and choosing by `judge`; prints a line of JSON last:
         {"seconds", "tried", "chosen", "quality", "quality_before"}, where chosen is null when nothing was good enough.
-        Quality is accuracy, or 1 / (1 + RMSE), of the rows of `judge`. --most-seconds bounds a search.
+        Quality is accuracy, or 1 / RMSE, of the rows of `judge`. --most-seconds bounds a search.
         """
         python = str(home / "bin" / "python")
         return [python, str(HERE / self.script), str(model), str(train), str(judge), str(target)]
 
 
 PEERS = {
-    # Imports requests without saying so. Torch is that of the project's own environment.
+    # Imports requests without saying so. torch is a CPU build where pip is told of one (see docs/operating.md); that of
+    # PyPI does as well, with gigabytes for CUDA.
     "olive": Peer(
         ("olive-ai==0.13.0", "requests", "torch==2.13.0", "onnx==1.23.2", "onnxruntime==1.32.0"), "olive_search.py"
     ),

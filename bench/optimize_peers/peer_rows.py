@@ -51,8 +51,19 @@ def load(path: Path, running: onnxruntime.InferenceSession) -> tuple[dict[str, A
         return {only.name: x.astype(TYPES[only.type]).reshape(shape)}, y
 
 
+def classes(model: str | Path) -> int | None:
+    """How many the model knows; None when it gives a number for each row."""
+    shape = session(model).get_outputs()[0].shape
+    return int(shape[-1]) if len(shape) > 1 else None
+
+
+def closeness(given: Any, truth: Any) -> float:
+    """1 / RMSE."""
+    return float(1 / np.sqrt(np.mean((given - truth) ** 2)))
+
+
 def quality(model: str | Path, path: Path) -> float:
-    """Accuracy, or 1 / (1 + RMSE) for numbers: both between 0 and 1, more is better."""
+    """Accuracy, or 1 / RMSE for numbers: of both more is better, and a hundredth less of either is the promise."""
     running = session(model)
     feeds, truth = load(path, running)
     given = np.concatenate(
@@ -62,5 +73,5 @@ def quality(model: str | Path, path: Path) -> float:
         ]
     )
     if given.ndim == 1:
-        return float(1 / (1 + np.sqrt(np.mean((given - truth) ** 2))))
+        return closeness(given, truth)
     return float(np.mean(given.argmax(1) == truth))
