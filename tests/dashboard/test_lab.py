@@ -40,6 +40,16 @@ def test_page_recommends_with_reasons_and_a_way_to_deploy_when_the_search_is_don
     assert "amount = 0.375" in page(browser_as("operator"), search, f"?trial={bold.pk}")
 
 
+def test_new_endpoint_takes_the_variant_when_the_way_to_deploy_it_goes_by_one(
+    browser_as: Browser, world: dict[str, Any]
+) -> None:
+    search = world["searches"]["done"]
+    best = search.trials.get(key=search.found.recommended).artifact
+    assert best != search.artifact.version.artifacts.order_by("-pk").first()  # what a page takes unless told
+    text = browser_as("operator").get(f"/deploy/?version={best.version_id}&artifact={best.pk}").content.decode()
+    assert f"/endpoints/new/?project=vision&amp;artifact={best.pk}" in text
+
+
 def test_page_is_live_and_can_be_cancelled_when_the_search_runs(browser_as: Browser, world: dict[str, Any]) -> None:
     search = world["searches"]["running"]
     text = page(browser_as("developer"), search)

@@ -23,12 +23,14 @@ from tests.e2e import small
 MODEL = small.classifier(3, hidden=64)
 
 
-def rows(count: int, seed: int = 1, columns: int = small.FEATURES, *, truth: bool = True) -> bytes:
+def rows(
+    count: int, seed: int = 1, columns: int = small.FEATURES, *, truth: bool = True, model: bytes = MODEL
+) -> bytes:
     """An npz of rows whose class is what the model says."""
     x = np.random.default_rng(seed).normal(size=(count, columns)).astype(np.float32)
     arrays = {"X": x}
     if truth:
-        session = onnxruntime.InferenceSession(MODEL)
+        session = onnxruntime.InferenceSession(model)
         fitting = x[:, : small.FEATURES] if columns >= small.FEATURES else np.zeros((count, small.FEATURES), np.float32)
         arrays["y"] = session.run(["label"], {"x": fitting})[0]
     file = io.BytesIO()
