@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 from engine.optimize.base import optimizers
 from engine.optimize.lab.promise import cost_breaches, proven, quality_breach
 from engine.optimize.lab.trial import Judgement, Measured
+from registry.recipe_words import optimizer_words
 from registry.search_models import Search, SearchTrial
 from registry.search_selectors import Standing
 
@@ -142,7 +143,7 @@ def diff_of(search: Search, trial: SearchTrial) -> list[StepLine]:
         lines.append(
             StepLine(
                 sign,
-                str(plugin.label) if plugin else step["optimizer"],
+                optimizer_words(step["optimizer"]),
                 step["optimizer"],
                 [each for each in options if each[1] != each[2]],
                 [each for each in options if each[1] == each[2]],

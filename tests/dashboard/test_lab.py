@@ -129,3 +129,11 @@ def test_every_word_of_the_goal_is_translated() -> None:
             field = fields[name]
             assert str(field.label) != info.title and str(field.help_text) != info.description, name
             assert all(str(label) != word for word, label in getattr(field, "choices", [])), name
+
+
+def test_recipes_are_named_in_the_readers_language(browser_as: Browser, world: dict[str, Any]) -> None:
+    search, browser = world["searches"]["done"], browser_as("viewer")
+    browser.cookies["django_language"] = "zh-hans"
+    for address in (f"/searches/{search.pk}/", f"/versions/{search.artifact.version_id}/variants/"):
+        text = browser.get(address).content.decode()
+        assert "按激活剪除通道，然后静态 int8 量化" in text
