@@ -11,7 +11,7 @@ from engine.optimize.base import optimizers
 from engine.optimize.lab.promise import cost_breaches, proven, quality_breach
 from engine.optimize.lab.trial import Judgement, Measured
 from registry.recipe_words import optimizer_words
-from registry.search_models import Search, SearchTrial
+from registry.search_models import Search, SearchTrial, TrialState
 from registry.search_selectors import Standing
 
 MOST_BARS = 14
@@ -53,6 +53,12 @@ def _quality(search: Search, quality: Judgement) -> tuple[str, str]:
     return ("warn", _("keeps the promise on these rows; too few to prove it"))
 
 
+def reason_of(search: Search, trial: SearchTrial) -> str:
+    """Why it was refused in the reader's language; what a job said otherwise stays as the job said it."""
+    broken = quality_breach(search.asked, trial.quality) if trial.quality else None
+    return broken.said(_) if broken and trial.state == TrialState.REFUSED else trial.reason
+
+
 def table_of(search: Search, standing: Standing, trials: list[SearchTrial]) -> list[dict[str, Any]]:
     """Rows of the table of trials."""
     base = search.base
@@ -63,6 +69,7 @@ def table_of(search: Search, standing: Standing, trials: list[SearchTrial]) -> l
             "cost": trial.cost,
             "share": trial.size / base.size_bytes if trial.size and base else None,
             "verdict": verdict(search, trial),
+            "reason": reason_of(search, trial),
             "recommended": trial.key == standing.conclusion.recommended,
             "front": trial.key in standing.conclusion.front,
         }

@@ -7,6 +7,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from engine.optimize.base import optimizers
+from engine.optimize.lab.sentence import THEN, Sentence, chained
 
 
 def optimizer_words(name: str) -> str:
@@ -17,4 +18,5 @@ def optimizer_words(name: str) -> str:
 
 def recipe_words(steps: list[dict[str, Any]]) -> str:
     """The steps of a recipe, one after the other."""
-    return _(", then ").join(optimizer_words(step["optimizer"]) for step in steps)
+    names = [Sentence.model_validate(optimizer_words(step["optimizer"])) for step in steps]
+    return chained(names, THEN).said(_)
