@@ -136,7 +136,8 @@ def test_lab_pages_are_accessible_and_quiet_when_seen(
     context = browser.new_context(viewport=size, color_scheme=scheme, locale="en-GB")
     someone = Person(context, stack)
     someone.sign_in(password)
-    paths = (f"/versions/{version}/search/", f"/versions/{version}/variants/", lab.removeprefix(stack.url))
+    of_version = (f"/versions/{version}/{page}/" for page in ("search", "variants", "optimize"))
+    paths = [*of_version, lab.removeprefix(stack.url)]
     faults = [fault for path in paths for fault in someone.faults(path)]
     # Whatever is wider than a phone scrolls within its own frame, which the keyboard can reach.
     if someone.page.get_by_test_id("sensitivity").evaluate("panel => panel.scrollWidth > panel.clientWidth + 1"):
