@@ -14,7 +14,6 @@ from django.test import Client
 from django.utils import timezone
 
 from deployments.models import Deployment, Endpoint, Rollout, Server
-from engine.optimize.base import optimizers
 from monitoring.models import Alert, Policy
 from registry.models import Model, Version
 from slipway.accounts.models import Membership, Project, Token
@@ -129,7 +128,7 @@ def test_alias_star_and_archive_change_the_model(browser_as: Browser, world: dic
     assert Model.objects.get(pk=model.pk).archived_at is not None
 
 
-def test_export_and_optimize_start_jobs(browser_as: Browser, world: dict[str, Any]) -> None:
+def test_export_starts_a_job_for_each_format_with_its_options(browser_as: Browser, world: dict[str, Any]) -> None:
     browser, version = browser_as("developer"), world["versions"][4]
     page = browser.get(f"/versions/{version.pk}/export/").content.decode()
     assert 'type="checkbox"' in page
@@ -143,43 +142,6 @@ def test_export_and_optimize_start_jobs(browser_as: Browser, world: dict[str, An
     assert browser.post(f"/versions/{version.pk}/export/", sent).status_code == 302
     made = {job.params["exporter"]: job.params["options"] for job in Job.objects.order_by("-id")[:2]}
     assert made == {"onnx": {"opset": 17}, "triton": {"model_name": "digits"}}
-
-
-def test_optimize_takes_the_options_of_its_method_when_made_by_hand(browser_as: Browser, world: dict[str, Any]) -> None:
-    browser, version = browser_as("developer"), world["versions"][4]
-    address = f"/versions/{version.pk}/optimize/"
-    text = browser.get(address).content.decode()
-    assert all(f'data-testid="options-{name}"' in text for name, plugin in optimizers().items() if fields_of(plugin))
-    artifact = version.artifacts.filter(format="onnx").order_by("id")[0].pk
-    asked = {"artifact": artifact, "optimizer": "static-quantization", "static-quantization-rows": "0"}
-    refused = browser.post(address, asked)
-    text = refused.content.decode()
-    assert refused.status_code == 422 and "The options of Static int8 quantization do not fit." in text
-    field = text[text.index('name="static-quantization-rows"') :]
-    assert "greater than or equal to 1" in field[: field.index("</div>\n  \n</div>")]
-    assert re.search(r'data-testid="options-static-quantization"[^>]*\bopen>', text)
-    for method, given, options in (
-        ("static-quantization", {"rows": "64", "types": "U8U8", "excluded": "fc1, fc2", "per_channel": "on"},
-         {"rows": 64, "types": "U8U8", "excluded": ["fc1", "fc2"], "per_channel": True}),
-        ("codebook", {"entries": "32", "groups": "1"}, {"entries": 32}),
-        ("fix-shapes", {"batch": "", "dimensions": "height = 224, width=96"},
-         {"batch": None, "dimensions": {"height": 224, "width": 96}}),
-        ("prune-channels", {"amount": "0.3", "exclude": ""}, {"compensate": False}),
-    ):  # fmt: skip
-        sent = {
-            "artifact": artifact,
-            "optimizer": method,
-            **{f"{method}-{name}": value for name, value in given.items()},
-        }
-        answer = browser.post(address, sent)
-        job = Job.objects.order_by("-id")[0]
-        assert answer.headers["Location"] == f"/jobs/{job.pk}/" and job.params["options"] == options, method
-    wrong = {"artifact": artifact, "optimizer": "fix-shapes", "fix-shapes-dimensions": "height"}
-    assert "“height” is not a name = size." in browser.post(address, wrong).content.decode()
-
-
-def fields_of(plugin: Any) -> Any:
-    return plugin.Options.model_fields
 
 
 def test_policy_is_made_fired_and_reveals_its_secret_once(browser_as: Browser, world: dict[str, Any]) -> None:
