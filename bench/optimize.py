@@ -83,8 +83,8 @@ class Bench:
                 state: sum(t.state == state for t in search.trials) for state in ("measured", "refused", "failed")
             },
             "recommended": _figures(search, best) if best else None,
-            "reasons": found.reasons,
-            "relax": found.relax,
+            "reasons": [str(reason) for reason in found.reasons],
+            "relax": [str(words) for words in found.relax],
             "asked": vars(asked) if asked else None,
             "reached": asked is None or (best is not None and _reached(search, best, asked)),
             "inversions": _inversions(search, front),

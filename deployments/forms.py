@@ -29,7 +29,7 @@ LONGEST_BODY = 4_000_000  # what one request of a page may hold, with some air
 
 class ArtifactChoice(forms.ModelChoiceField):
     def label_from_instance(self, obj: Artifact) -> str:
-        return f"{obj.version.model.name} {obj.version.number} · {obj.label} · {obj.sha256[:12]}"
+        return f"{obj.version.model.name} {obj.version.number} · {obj.title} · {obj.sha256[:12]}"
 
 
 class EndpointForm(forms.Form):

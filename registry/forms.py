@@ -84,23 +84,33 @@ class ExportForm(forms.Form):
         chosen = {name: self.options[name] for name in self.cleaned_data.get("exporters", [])}
         for form in chosen.values():
             if not form.is_valid():
-                said = _("The options of %(format)s do not fit.") % {"format": form.plugin.label}
+                said = _("The options of %(format)s do not fit.") % {"format": form.title}
                 self.add_error(None, said)
         self.cleaned_data["options"] = {name: form.chosen for name, form in chosen.items() if form.is_valid()}
         return self.cleaned_data
 
 
 class OptimizeForm(forms.Form):
-    """Which ONNX artifact to make a variant of, and how."""
+    """Which ONNX artifact to make a variant of, how, and the options of each method."""
 
     artifact = forms.ChoiceField(label=_("Artifact"))
     optimizer = forms.ChoiceField(label=_("Method"))
 
     def __init__(self, artifacts: list[Any], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        choices = [(str(row.pk), f"{row.label} {row.sha256[:12]}") for row in artifacts if row.format == Format.ONNX]
+        choices = [(str(row.pk), f"{row.title} {row.sha256[:12]}") for row in artifacts if row.format == Format.ONNX]
         self.fields["artifact"].choices = choices  # type: ignore[attr-defined]
-        self.fields["optimizer"].choices = [(one.name, one.label) for one in optimizers().values()]  # type: ignore[attr-defined]
+        data = self.data if self.is_bound else None
+        self.options = {name: OptionsForm(plugin, data) for name, plugin in optimizers().items()}
+        self.fields["optimizer"].choices = [(name, form.title) for name, form in self.options.items()]  # type: ignore[attr-defined]
+
+    def clean(self) -> dict[str, Any]:
+        """Adds `options` of the method; a wrong one is said beside its field too."""
+        form = self.options.get(self.cleaned_data.get("optimizer", ""))
+        if form is not None and not form.is_valid():
+            self.add_error(None, _("The options of %(format)s do not fit.") % {"format": form.title})
+        self.cleaned_data["options"] = form.chosen if form is not None and form.is_valid() else {}
+        return self.cleaned_data
 
 
 class AliasForm(forms.Form):

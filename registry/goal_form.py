@@ -38,7 +38,7 @@ class GoalForm(forms.Form):
     def __init__(self, user: Any, artifacts: list[Artifact], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         onnx = [row for row in artifacts if row.format == Format.ONNX]
-        self.fields["artifact"].choices = [(str(row.pk), f"{row.label} {row.sha256[:12]}") for row in onnx]  # type: ignore[attr-defined]
+        self.fields["artifact"].choices = [(str(row.pk), f"{row.title} {row.sha256[:12]}") for row in onnx]  # type: ignore[attr-defined]
         rows = teaching_sets(user, onnx[0]) if onnx else Dataset.objects.none()
         self.fields["dataset"].queryset = rows.filter(role=DatasetRole.EVALUATION)  # type: ignore[attr-defined]
         for name in ("calibration", "training"):

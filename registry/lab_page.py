@@ -10,7 +10,8 @@ from django.utils.translation import gettext as _
 from engine.optimize.base import optimizers
 from engine.optimize.lab.promise import cost_breaches, proven, quality_breach
 from engine.optimize.lab.trial import Judgement, Measured
-from registry.search_models import Search, SearchTrial
+from registry.recipe_words import optimizer_words
+from registry.search_models import Search, SearchTrial, TrialState
 from registry.search_selectors import Standing
 
 MOST_BARS = 14
@@ -52,6 +53,12 @@ def _quality(search: Search, quality: Judgement) -> tuple[str, str]:
     return ("warn", _("keeps the promise on these rows; too few to prove it"))
 
 
+def reason_of(search: Search, trial: SearchTrial) -> str:
+    """Why it was refused in the reader's language; what a job said otherwise stays as the job said it."""
+    broken = quality_breach(search.asked, trial.quality) if trial.quality else None
+    return broken.said(_) if broken and trial.state == TrialState.REFUSED else trial.reason
+
+
 def table_of(search: Search, standing: Standing, trials: list[SearchTrial]) -> list[dict[str, Any]]:
     """Rows of the table of trials."""
     base = search.base
@@ -62,6 +69,7 @@ def table_of(search: Search, standing: Standing, trials: list[SearchTrial]) -> l
             "cost": trial.cost,
             "share": trial.size / base.size_bytes if trial.size and base else None,
             "verdict": verdict(search, trial),
+            "reason": reason_of(search, trial),
             "recommended": trial.key == standing.conclusion.recommended,
             "front": trial.key in standing.conclusion.front,
         }
@@ -142,7 +150,7 @@ def diff_of(search: Search, trial: SearchTrial) -> list[StepLine]:
         lines.append(
             StepLine(
                 sign,
-                str(plugin.label) if plugin else step["optimizer"],
+                optimizer_words(step["optimizer"]),
                 step["optimizer"],
                 [each for each in options if each[1] != each[2]],
                 [each for each in options if each[1] == each[2]],

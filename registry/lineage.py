@@ -66,7 +66,7 @@ def _nodes(version: Version, artifacts: list[Artifact], datasets: list[Any]) -> 
             Node(
                 f"a{row.pk}",
                 _("Artifact"),
-                row.label,
+                row.title,
                 row.sha256[:12],
                 _artifact_column(row),
                 url,

@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from engine.formats import signing
 from engine.formats.signing import Signed
+from registry.recipe_words import recipe_words
 from registry.search_models import Search as Search
 from registry.search_models import SearchTrial as SearchTrial
 
@@ -230,6 +231,12 @@ class Artifact(models.Model):
     def label(self) -> str:
         """How people name it: `onnx`, `int8`, `pmml`."""
         return str(self.recipe.get("label") or self.get_format_display())
+
+    @property
+    def title(self) -> str:
+        """The label in the reader's language."""
+        steps = self.recipe.get("steps")
+        return recipe_words(steps) if steps else self.label
 
 
 class DatasetRole(models.TextChoices):

@@ -20,17 +20,24 @@ class OptionsForm(forms.Form):
     def __init__(self, plugin: Any, data: Any = None) -> None:
         super().__init__(data, prefix=plugin.name)
         self.plugin = plugin
-        schema = plugin.Options.model_json_schema()
-        self.defaults = {name: each.get("default") for name, each in schema.get("properties", {}).items()}
-        for name, each in schema.get("properties", {}).items():
+        described = plugin.Options.model_json_schema().get("properties", {})
+        self.defaults = {name: each.get("default") for name, each in described.items()}
+        # Where nothing is a value of its own, an empty field does not mean the default.
+        self.may_be_nothing = {name for name, each in described.items() if {"type": "null"} in each.get("anyOf", [])}
+        for name, each in described.items():
             self.fields[name] = field_of(each, label=_(name.replace("_", " ").capitalize()))
+
+    @property
+    def title(self) -> str:
+        """What the plug-in is called, in the reader's language."""
+        return _(self.plugin.label)
 
     @property
     def chosen(self) -> dict[str, Any]:
         return {
             name: value
             for name, value in self.cleaned_data.items()
-            if value not in (None, "") and value != self.defaults[name]
+            if value != self.defaults[name] and (value not in (None, "") or name in self.may_be_nothing)
         }
 
     def clean(self) -> dict[str, Any]:
@@ -58,7 +65,8 @@ def field_of(
         "required": required,
     }
     if "enum" in kind:
-        return forms.ChoiceField(choices=[(each, word(each)) for each in kind["enum"]], **common)
+        choices = [(each, word(str(each))) for each in kind["enum"]]
+        return forms.TypedChoiceField(choices=choices, coerce=type(kind["enum"][0]), **common)
     if kind.get("type") == "boolean":
         return forms.BooleanField(**common)
     bounds = {"min_value": kind.get("minimum"), "max_value": kind.get("maximum")}
@@ -66,4 +74,35 @@ def field_of(
         return forms.IntegerField(**bounds, **common)
     if kind.get("type") == "number":
         return forms.FloatField(**bounds, **common)
+    if kind.get("type") == "array":
+        return WordsField(**common | {"help_text": f"{common['help_text']} {_('Separated by commas.')}"})
+    if kind.get("type") == "object":
+        return SizesField(**common | {"help_text": f"{common['help_text']} {_('Name = size, separated by commas.')}"})
     return forms.CharField(max_length=kind.get("maxLength", 200), **common)
+
+
+class WordsField(forms.CharField):
+    """Some words, separated by commas."""
+
+    def prepare_value(self, value: Any) -> Any:
+        return ", ".join(value) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> Any:
+        return [part.strip() for part in super().to_python(value).split(",") if part.strip()]
+
+
+class SizesField(forms.CharField):
+    """Whole numbers by their names, as `height = 224, width = 224`."""
+
+    def prepare_value(self, value: Any) -> Any:
+        return ", ".join(f"{name} = {size}" for name, size in value.items()) if isinstance(value, dict) else value
+
+    def to_python(self, value: Any) -> Any:
+        found = {}
+        for part in (part.strip() for part in super().to_python(value).split(",")):
+            name, _equals, size = part.rpartition("=")
+            if part and not (name.strip() and size.strip().isascii() and size.strip().isdigit()):
+                raise forms.ValidationError(_("“%(part)s” is not a name = size.") % {"part": part[:60]})
+            if part:
+                found[name.strip()] = int(size[:20])
+        return found

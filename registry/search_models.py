@@ -14,6 +14,7 @@ from engine.optimize.lab.conclude import Conclusion
 from engine.optimize.lab.goal import Goal
 from engine.optimize.lab.trial import Judgement, Measured, Trial
 from engine.optimize.recipe import Recipe
+from registry.recipe_words import recipe_words
 
 
 class TrialState(models.TextChoices):
@@ -129,6 +130,11 @@ class SearchTrial(models.Model):
     @property
     def steps(self) -> list[dict[str, Any]]:
         return list(self.recipe["steps"])
+
+    @property
+    def title(self) -> str:
+        """The label in the reader's language."""
+        return recipe_words(self.steps)
 
     @property
     def quality(self) -> Judgement | None:

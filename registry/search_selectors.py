@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import QuerySet
+from django.db.models.fields.json import KeyTextTransform
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 
@@ -71,9 +72,12 @@ def search_get(user: Any, pk: int) -> Search:
     return get_object_or_404(searches_visible(user), pk=pk)
 
 
-def searches_of(user: Any, artifacts: list[Artifact]) -> list[Search]:
-    """The newest searches of a version's artifacts."""
-    return list(searches_visible(user).filter(artifact__in=artifacts)[:20])
+def searches_of(user: Any, artifacts: list[Artifact]) -> list[tuple[Search, SearchTrial | None]]:
+    """The newest searches of a version's artifacts, each with the trial that it recommends."""
+    rows = list(searches_visible(user).filter(artifact__in=artifacts)[:20])
+    best = SearchTrial.objects.filter(search__in=rows, key=KeyTextTransform("recommended", "search__conclusion"))
+    by_search = {trial.search_id: trial for trial in best}
+    return [(row, by_search.get(row.pk)) for row in rows]
 
 
 def standing_of(search: Search) -> Standing:

@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib.auth.decorators import login_required
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext, gettext_lazy
 from django.views.decorators.http import require_GET, require_http_methods
 
 from registry import lab_page, search_selectors, searches, selectors
@@ -63,6 +63,8 @@ def search(request: SignedIn, pk: int) -> HttpResponse:
         "rows": lab_page.table_of(row, standing, trials),
         "states": [(value, label, standing.counts[value]) for value, label in TrialState.choices],
         "sorts": SORTS.items(), "scatter": scatter_of(standing), "chosen": chosen, "best": standing.recommended,
+        "reasons": [words.said(gettext) for words in standing.conclusion.reasons],
+        "relax": [words.said(gettext) for words in standing.conclusion.relax],
         "sizes": lab_page.sizes_of(row), "sensitivity": lab_page.sensitivity_of(row),
     }  # fmt: skip
     if chosen is not None:

@@ -214,14 +214,12 @@ def version_optimize(request: SignedIn, pk: int) -> HttpResponse:
     form = forms.OptimizeForm(artifacts, posted(request), initial={"artifact": request.GET.get("artifact")})
     if request.method == "POST" and form.is_valid():
         chosen = next(one for one in artifacts if str(one.pk) == form.cleaned_data["artifact"])
-        method = form.cleaned_data["optimizer"]
-        outcome = attempt(
-            lambda: services.optimize_request(actor=request.user, artifact=chosen, optimizer=method, options={})
-        )
+        asked = {name: form.cleaned_data[name] for name in ("optimizer", "options")}
+        outcome = attempt(lambda: services.optimize_request(actor=request.user, artifact=chosen, **asked))
         if outcome.value:
             return redirect("job", outcome.value.pk)
         show_failure(form, outcome.failure)
-    return _version_form(request, row, form, "optimize", searchable=True)
+    return _version_form(request, row, form, "optimize", searchable=True, chosen=[form["optimizer"].value()])
 
 
 @login_required

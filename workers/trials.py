@@ -108,8 +108,8 @@ def _tried(job: JobContext, row: SearchTrial, recipe: Recipe, scratch: Path, beg
     if broken := quality_breach(goal, judged):
         run_id = job.once("run", lambda: job_run(job, version, f"trial {recipe.label}"))
         job.note_run(run_id)
-        run_figures(run_id, parent, loss, refused=broken)
-        return _ended(row, TrialState.REFUSED, began, reason=broken, **known)
+        run_figures(run_id, parent, loss, refused=str(broken))
+        return _ended(row, TrialState.REFUSED, began, reason=str(broken), **known)
     with job.step("measure"):
         asked = {**told, "rounds": ROUNDS, "threads": goal.threads, "batch": goal.batch}
         measured = measured_file(job, params=asked, inputs=beside, scratch=scratch)

@@ -68,7 +68,7 @@ class Search:
             known |= {"judged": judged, "size_bytes": model.stat().st_size}
             reason = quality_breach(self.goal, judged)
             if reason:
-                return Trial(**known, state="refused", reason=reason, seconds=time.monotonic() - began)
+                return Trial(**known, state="refused", reason=str(reason), seconds=time.monotonic() - began)
             found = self.measure(model)
             return Trial(**known, state="measured", measured=found, seconds=time.monotonic() - began)
         except EngineError as error:

@@ -28,7 +28,7 @@ def measure(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
     "size_bytes", "peak_memory_mb" (of the process that ran it), "rows", "batch", "profile"} and with a
     reference "reference": {"metrics", "latency_ms", "peak_memory_mb"}, and "ratio_to_reference": the median over
     rounds of (the model's median latency / the reference's), below 1 is faster, between "ratio_low" and "ratio_high"
-    with 95 % confidence.
+    with 95 % confidence. EngineError(code="not-finite") as in `judge`.
     """
     from engine.evaluate import quality, rows
 
@@ -41,7 +41,10 @@ def measure(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
     else:
         data, task = _invented(inputs["model"]), ""
     names = [name for name in ("model", "reference") if name in inputs]
-    metrics = {name: quality.metrics(task, answers(inputs[name], data), data.y, params.get("labels")) for name in names}
+    given = {name: answers(inputs[name], data) for name in names}
+    if "reference" in given:
+        _check_finite(given["model"], given["reference"], len(data))
+    metrics = {name: quality.metrics(task, given[name], data.y, params.get("labels")) for name in names}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         subjects: dict[str, Subject] = {}
@@ -83,23 +86,26 @@ def judge(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict
     params: task, target, labels, seed. EngineError(code="not-finite") for a model that answers with NaN or infinity
     where the reference does not.
     """
-    import numpy as np
-
     from engine.evaluate import paired, rows
 
     data = rows.load(inputs["rows"], str(params.get("target") or "target"))
     reference, model = answers(inputs["reference"], data), answers(inputs["model"], data)
-    broken = [
-        int(np.sum(~np.isfinite(outputs.scores).all(axis=1))) if outputs.scores is not None else 0
-        for outputs in (model, reference)
-    ]
-    if broken[0] > broken[1]:
-        raise EngineError(
-            f"It answers {broken[0]} of {len(data)} rows with numbers that are not finite.", code="not-finite"
-        )
+    _check_finite(model, reference, len(data))
     return paired.judge(
         str(params.get("task") or ""), reference, model, data.y, params.get("labels"), int(params.get("seed") or 0)
     )
+
+
+def _check_finite(model: Any, reference: Any, rows: int) -> None:
+    """EngineError(code="not-finite") where more answers than the reference's are NaN or infinite."""
+    import numpy as np
+
+    broken, before = (
+        int(np.sum(~np.isfinite(outputs.scores).all(axis=1))) if outputs.scores is not None else 0
+        for outputs in (model, reference)
+    )
+    if broken > before:
+        raise EngineError(f"It answers {broken} of {rows} rows with numbers that are not finite.", code="not-finite")
 
 
 def answers(model: Path, data: Any) -> Any:

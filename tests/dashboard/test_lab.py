@@ -10,9 +10,11 @@ import pytest
 from django.test import Client
 from django.utils import translation
 
+from engine.optimize.base import optimizers
 from engine.optimize.lab.goal import Goal
 from registry.goal_form import goal_fields
 from registry.search_models import Search
+from slipway.jobs.models import Job
 
 Browser = Callable[[str], Client]
 
@@ -38,6 +40,16 @@ def test_page_recommends_with_reasons_and_a_way_to_deploy_when_the_search_is_don
     assert "378 of its rows; 162 others calibrate (seed 0)" in text
     bold = search.trials.get(recipe__steps__0__options__amount=0.375)
     assert "amount = 0.375" in page(browser_as("operator"), search, f"?trial={bold.pk}")
+
+
+def test_new_endpoint_takes_the_variant_when_the_way_to_deploy_it_goes_by_one(
+    browser_as: Browser, world: dict[str, Any]
+) -> None:
+    search = world["searches"]["done"]
+    best = search.trials.get(key=search.found.recommended).artifact
+    assert best != search.artifact.version.artifacts.order_by("-pk").first()  # what a page takes unless told
+    text = browser_as("operator").get(f"/deploy/?version={best.version_id}&artifact={best.pk}").content.decode()
+    assert f"/endpoints/new/?project=vision&amp;artifact={best.pk}" in text
 
 
 def test_page_is_live_and_can_be_cancelled_when_the_search_runs(browser_as: Browser, world: dict[str, Any]) -> None:
@@ -119,3 +131,54 @@ def test_every_word_of_the_goal_is_translated() -> None:
             field = fields[name]
             assert str(field.label) != info.title and str(field.help_text) != info.description, name
             assert all(str(label) != word for word, label in getattr(field, "choices", [])), name
+
+
+def test_everything_is_said_in_the_readers_language(browser_as: Browser, world: dict[str, Any]) -> None:
+    searches, browser = world["searches"], browser_as("viewer")
+    browser.cookies["django_language"] = "zh-hans"
+    done = page(browser, searches["done"])
+    variants = browser.get(f"/versions/{searches['done'].artifact.version_id}/variants/").content.decode()
+    assert "静态 int8 量化" in variants and "Static int8" not in variants
+    assert "按激活剪除通道，然后静态 int8 量化 的速度将是原来的 10.75 倍" in done
+    assert "损失 4.26 个百分点（允许损失 1）" in done
+    assert "延迟" in page(browser, searches["unmet"]) and "没有一个尝试" in page(browser, searches["same"])
+    english = re.compile(r"Prune channels|int8 quantization|times the|It loses|of the size|would do with|Nothing that")
+    for name in ("done", "unmet", "same", "running", "cancelled"):
+        assert not english.findall(page(browser, searches[name])), name
+
+
+def test_optimize_takes_the_options_of_its_method_when_made_by_hand(browser_as: Browser, world: dict[str, Any]) -> None:
+    browser, version = browser_as("developer"), world["versions"][4]
+    address = f"/versions/{version.pk}/optimize/"
+    text = browser.get(address).content.decode()
+    assert all(f'data-testid="options-{name}"' in text for name, plugin in optimizers().items() if fields_of(plugin))
+    artifact = version.artifacts.filter(format="onnx").order_by("id")[0].pk
+    asked = {"artifact": artifact, "optimizer": "static-quantization", "static-quantization-rows": "0"}
+    refused = browser.post(address, asked)
+    text = refused.content.decode()
+    assert refused.status_code == 422 and "The options of Static int8 quantization do not fit." in text
+    field = text[text.index('name="static-quantization-rows"') :]
+    assert "greater than or equal to 1" in field[: field.index("</div>\n  \n</div>")]
+    assert re.search(r'data-testid="options-static-quantization"[^>]*\bopen>', text)
+    for method, given, options in (
+        ("static-quantization", {"rows": "64", "types": "U8U8", "excluded": "fc1, fc2", "per_channel": "on"},
+         {"rows": 64, "types": "U8U8", "excluded": ["fc1", "fc2"], "per_channel": True}),
+        ("codebook", {"entries": "32", "groups": "1"}, {"entries": 32}),
+        ("fix-shapes", {"batch": "", "dimensions": "height = 224, width=96"},
+         {"batch": None, "dimensions": {"height": 224, "width": 96}}),
+        ("prune-channels", {"amount": "0.3", "exclude": ""}, {"compensate": False}),
+    ):  # fmt: skip
+        sent = {
+            "artifact": artifact,
+            "optimizer": method,
+            **{f"{method}-{name}": value for name, value in given.items()},
+        }
+        answer = browser.post(address, sent)
+        job = Job.objects.order_by("-id")[0]
+        assert answer.headers["Location"] == f"/jobs/{job.pk}/" and job.params["options"] == options, method
+    wrong = {"artifact": artifact, "optimizer": "fix-shapes", "fix-shapes-dimensions": "height"}
+    assert "“height” is not a name = size." in browser.post(address, wrong).content.decode()
+
+
+def fields_of(plugin: Any) -> Any:
+    return plugin.Options.model_fields

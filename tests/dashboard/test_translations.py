@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.export.base import exporters
+from engine.optimize.base import optimizers
 
 PO = Path(__file__).resolve().parents[2] / "locale/zh_Hans/LC_MESSAGES/django.po"
 PLACEHOLDER = re.compile(r"%\(\w+\)[sd]")
@@ -56,9 +57,10 @@ def test_every_text_of_the_templates_is_in_the_catalogue() -> None:
             assert text in known, (file.name, text)
 
 
-def test_every_option_of_an_exporter_is_in_the_catalogue() -> None:
+def test_every_option_of_an_exporter_or_optimizer_is_in_the_catalogue() -> None:
     known = entries()
-    for plugin in exporters().values():
+    assert {plugin.label for plugin in optimizers().values()} <= known.keys()
+    for plugin in [*exporters().values(), *optimizers().values()]:
         for name, each in plugin.Options.model_fields.items():
             assert name.replace("_", " ").capitalize() in known, name
             assert each.description in known, each.description

@@ -6,79 +6,19 @@ that the strict content policy refuses, no accessibility fault that axe finds, n
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from tests.e2e.person import PHONE, WIDE, Person
 from tests.e2e.small import classifier, image_means, mood, png
 from tests.e2e.stack import Stack, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-# Faults of these kinds are what WCAG 2.1 AA names; "best practice" rules are opinions.
-RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    assert program, "No Chromium here; `make test` installs one where it can."
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        yield running
-        running.close()
-
-
-@pytest.fixture(scope="module")
-def password(stack: Stack) -> str:
-    return (stack.home / "secrets" / "admin-password").read_text().strip()
-
-
-class Person:
-    """One signed-in browser window that remembers every complaint of the pages it saw."""
-
-    def __init__(self, context: BrowserContext, stack: Stack) -> None:
-        self.page: Page = context.new_page()
-        self.url = stack.url
-        self.complaints: list[str] = []
-        self.page.on("pageerror", lambda error: self.complaints.append(f"{self.page.url}: {error}"))
-        self.page.on("console", self._heard)
-
-    def _heard(self, message: Any) -> None:
-        if message.type in {"error", "warning"}:
-            self.complaints.append(f"{self.page.url}: {message.text}")
-
-    def sign_in(self, password: str) -> None:
-        self.page.goto(f"{self.url}/login/")
-        self.page.fill("input[name=username]", "admin")
-        self.page.fill("input[name=password]", password)
-        self.page.click("button[type=submit]")
-        expect(self.page.get_by_test_id("sign-out")).to_have_count(1)
-
-    def see(self, path: str) -> None:
-        answer = self.page.goto(self.url + path)
-        assert answer is not None and answer.status == 200, path
-        self.page.wait_for_load_state("load")
-
-    def click(self, testid: str) -> None:
-        self.page.get_by_test_id(testid).first.click()
-
-
-@pytest.fixture(scope="module")
-def person(browser: Browser, stack: Stack, password: str) -> Iterator[Person]:
-    context = browser.new_context(viewport=WIDE, locale="en-GB")
-    someone = Person(context, stack)
-    someone.sign_in(password)
-    yield someone
-    context.close()
 
 
 @pytest.fixture(scope="module")
@@ -292,12 +232,6 @@ def pages(stack: Stack) -> list[str]:
     ]  # fmt: skip
 
 
-def axe_source() -> str:
-    spec = importlib.util.find_spec("axe_core_python")
-    assert spec is not None and spec.origin is not None
-    return Path(spec.origin).with_name("axe.min.js").read_text()
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["1280", "390"])
 def test_every_page_is_accessible_and_quiet_when_seen(
@@ -306,15 +240,7 @@ def test_every_page_is_accessible_and_quiet_when_seen(
     context = browser.new_context(viewport=size, color_scheme=scheme, locale="en-GB", bypass_csp=False)
     someone = Person(context, stack)
     someone.sign_in(password)
-    axe, faults = axe_source(), []
-    for path in pages(stack):
-        someone.see(path)
-        # evaluate() runs outside the page's content policy, which therefore stays on for the page itself.
-        someone.page.evaluate(axe)
-        found = someone.page.evaluate("rules => axe.run(document, rules)", RULES)["violations"]
-        faults += [f"{path}: {fault['id']} {fault['nodes'][0]['html'][:120]}" for fault in found]
-        if someone.page.evaluate("document.documentElement.scrollWidth > innerWidth + 1"):
-            faults.append(f"{path}: scrolls sideways")
+    faults = [fault for path in pages(stack) for fault in someone.faults(path)]
     context.close()
     assert faults == []
     assert someone.complaints == []

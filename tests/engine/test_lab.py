@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from engine.evaluate import paired
 from engine.evaluate.outputs import Outputs
 from engine.optimize.lab import amounts
-from engine.optimize.lab.conclude import conclude
+from engine.optimize.lab.conclude import Conclusion, conclude
 from engine.optimize.lab.goal import Goal
 from engine.optimize.lab.pareto import front
 from engine.optimize.lab.plan import next_recipes
@@ -112,27 +112,43 @@ def test_best_of_those_that_keep_the_promise_is_recommended_with_reasons() -> No
     trials = [trial({}, 0.2, 0.4, 10**7), trial({"per_channel": True}, 2.5, 0.1, 10**6)]
     found = conclude(Goal(), BASE, trials)
     assert found.recommended == trials[0].key and set(found.front) == {one.key for one in trials}
-    assert "2.50 times the speed" in found.reasons[0] and "25.0 % of the size" in found.reasons[0]
+    assert "2.50 times the speed" in str(found.reasons[0]) and "25.0 % of the size" in str(found.reasons[0])
     unsure = conclude(Goal(), BASE, [trial({}, 0.9, 0.4, 10**7, upper=1.6)])
-    assert unsure.recommended and "too few to prove" in unsure.reasons[-1]
+    assert unsure.recommended and "too few to prove" in str(unsure.reasons[-1])
     both = conclude(
         Goal(), BASE, [trial({}, 0.9, 0.4, 10**6, upper=1.6), trial({"per_channel": True}, 0.2, 0.4, 10**7)]
     )
-    assert both.recommended == trial({"per_channel": True}, 0, 1, 1).key and "cannot be ruled out" in both.reasons[-1]
+    assert both.recommended == trial({"per_channel": True}, 0, 1, 1).key and "cannot be ruled out" in str(
+        both.reasons[-1]
+    )
     assert conclude(Goal(sure=True), BASE, [trial({}, 0.9, 0.4, 10**7, upper=1.6)]).recommended is None
+
+
+def test_conclusion_is_said_in_another_language_when_it_was_stored() -> None:
+    found = conclude(Goal(latency_ms=0.5), BASE, [trial({}, 2.5, 0.4, 10**7)])
+    stored = Conclusion.model_validate_json(found.model_dump_json())
+    words = {
+        "%(recipe)s would do with %(wishes)s.": "<%(wishes)s | %(recipe)s>",
+        "%(before)s and %(after)s": "%(after)s & %(before)s",
+        "a latency of %(most)s ms": "%(most)s!",
+        "Dynamic int8 quantization": "D8",
+    }
+    assert stored.relax[0].said(lambda text: words.get(text, text)) == "<a loss of 2.50 points & 0.88! | D8>"
+    old = Conclusion.model_validate({"reasons": ["It has 5.1 % of the size."]})
+    assert str(old.reasons[0]) == "It has 5.1 % of the size."
 
 
 def test_slower_variant_is_called_slower_when_only_its_size_counts() -> None:
     found = conclude(Goal(prefer="size"), BASE, [trial({}, 0, 3.0, 10**7)])
-    assert found.recommended and "slower than its parent" in found.reasons[0]
+    assert found.recommended and "slower than its parent" in str(found.reasons[0])
     assert conclude(Goal(prefer="latency"), BASE, [trial({}, 0, 3.0, 10**7)]).recommended is None
 
 
 def test_what_to_relax_is_said_when_nothing_keeps_the_promise() -> None:
     found = conclude(Goal(latency_ms=0.5), BASE, [trial({}, 0.2, 0.4, 10**7)])
-    assert found.recommended is None and found.nearest and "a latency of 0.88 ms" in found.relax[0]
+    assert found.recommended is None and found.nearest and "a latency of 0.88 ms" in str(found.relax[0])
     refused = trial({}, 3.0, 1, 1).model_copy(update={"state": "refused", "measured": None})
-    assert "3.00 instead of 1" in conclude(Goal(), BASE, [refused]).relax[0]
+    assert "3.00 instead of 1" in str(conclude(Goal(), BASE, [refused]).relax[0])
 
 
 def test_class_is_guarded_when_the_whole_looks_well() -> None:

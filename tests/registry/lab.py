@@ -23,12 +23,14 @@ from tests.e2e import small
 MODEL = small.classifier(3, hidden=64)
 
 
-def rows(count: int, seed: int = 1, columns: int = small.FEATURES, *, truth: bool = True) -> bytes:
+def rows(
+    count: int, seed: int = 1, columns: int = small.FEATURES, *, truth: bool = True, model: bytes = MODEL
+) -> bytes:
     """An npz of rows whose class is what the model says."""
     x = np.random.default_rng(seed).normal(size=(count, columns)).astype(np.float32)
     arrays = {"X": x}
     if truth:
-        session = onnxruntime.InferenceSession(MODEL)
+        session = onnxruntime.InferenceSession(model)
         fitting = x[:, : small.FEATURES] if columns >= small.FEATURES else np.zeros((count, small.FEATURES), np.float32)
         arrays["y"] = session.run(["label"], {"x": fitting})[0]
     file = io.BytesIO()
@@ -45,14 +47,14 @@ def stored(content: bytes, name: str) -> dict[str, Any]:
     return {"sha256": sha256, "size": len(content), "file_name": name, "uri": uri}
 
 
-def artifact(model: Model, number: int = 1) -> Artifact:
-    """A ready version with the model as its ONNX artifact."""
+def artifact(model: Model, number: int = 1, content: bytes = MODEL) -> Artifact:
+    """A ready version with the model, or another one, as its ONNX artifact."""
     Model.objects.filter(pk=model.pk).update(task="tabular-classification", last_number=number)
     model.refresh_from_db()
     version = Version.objects.create(model=model, number=number, state="ready", origin="upload", framework="onnx")
-    named = {"format": "onnx", **stored(MODEL, "model.onnx")}
+    named = {"format": "onnx", **stored(content, "model.onnx")}
     signed = {key: named[key] for key in ("format", "sha256", "size", "file_name")}
-    described = signature.of_onnx(onnx_structure.parse(MODEL))
+    described = signature.of_onnx(onnx_structure.parse(content))
     return Artifact.objects.create(
         version=version, verdict="clean", signature=described, attestation=attest(version, **signed), **named
     )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from engine.optimize.base import optimizer
 from engine.optimize.lab.goal import Goal
 from engine.optimize.lab.pareto import front
 from engine.optimize.lab.promise import cost_breaches, keeps, proven, quality_breach, score, unit, upper_among
+from engine.optimize.lab.sentence import AND, THEN, Sentence, chained, say
 from engine.optimize.lab.trial import Judgement, Measured, Trial
+from engine.optimize.recipe import Recipe
 
 NEAREST = 3
 
@@ -17,9 +20,9 @@ class Conclusion(BaseModel):
 
     front: list[str] = []
     recommended: str | None = None
-    reasons: list[str] = []
+    reasons: list[Sentence] = []
     nearest: list[str] = []
-    relax: list[str] = []
+    relax: list[Sentence] = []
 
 
 def conclude(goal: Goal, baseline: Measured, trials: list[Trial]) -> Conclusion:
@@ -41,12 +44,12 @@ def conclude(goal: Goal, baseline: Measured, trials: list[Trial]) -> Conclusion:
             if best is not better[0]:
                 found.reasons.append(_bolder(better[0], baseline))
             return found
-        found.reasons = ["Nothing that was tried is better than the model as it is."]
+        found.reasons = [say("Nothing that was tried is better than the model as it is.")]
         return found
     nearest = sorted(measured, key=lambda trial: _distance(goal, trial))[:NEAREST]
     found.nearest = [trial.key for trial in nearest]
     found.relax = _relax(goal, nearest, trials)
-    found.reasons = ["Nothing that was tried keeps the promise."]
+    found.reasons = [say("Nothing that was tried keeps the promise.")]
     return found
 
 
@@ -69,36 +72,60 @@ def _sure(goal: Goal, trial: Trial) -> bool:
     return proven(goal, _judged(trial))
 
 
-def _reasons(goal: Goal, best: Trial, baseline: Measured, tried: int, judges: int, good: list[Trial]) -> list[str]:
-    cost, judged = _cost(best), _judged(best)
-    faster = f"{cost.speedup:.2f} times the speed ({1 / cost.ratio_high:.2f} to {1 / cost.ratio_low:.2f})"
-    if cost.ratio_low > 1:
-        faster = f"slower than its parent: {cost.ratio:.2f} times the time of a call"
-    loss = f"loses {judged.loss:.2f} {unit(judged)}" if judged.loss > 0 else "loses nothing"
-    bound = f"at most {max(0.0, judged.loss_upper):.2f} with 95 % confidence"
+def _reasons(goal: Goal, best: Trial, baseline: Measured, tried: int, judges: int, good: list[Trial]) -> list[Sentence]:
+    judged = _judged(best)
+    rows, bound = str(judged.rows), f"{max(0.0, judged.loss_upper):.2f}"
+    if judged.loss > 0:
+        lost = say("loses %(loss)s %(unit)s", loss=f"{judged.loss:.2f}", unit=unit(judged))
+    else:
+        lost = say("loses nothing")
     reasons = [
-        f"It has {faster} and {100 * cost.size_bytes / max(1, baseline.size_bytes):.1f} % of the size.",
-        f"On {judged.rows} rows it {loss}, {bound}.",
-        f"Chosen among {judges} that were judged on the same rows, it owes a part of that to luck: at most "
-        f"{max(0.0, upper_among(judged, judges)):.2f} with 95 % confidence for all of them together.",
-        f"Of {tried} tried, {len(good)} keep the promise; this is the best of them for {_wish(goal)}.",
-    ]
+        say("It has %(speed)s and %(share)s %% of the size.", speed=_speed(_cost(best)), share=_share(best, baseline)),
+        say(
+            "On %(rows)s rows it %(lost)s, at most %(bound)s with 95 %% confidence.",
+            rows=rows, lost=lost, bound=bound,
+        ),
+        say(
+            "Chosen among %(judges)s that were judged on the same rows, it owes a part of that to luck: at most "
+            "%(bound)s with 95 %% confidence for all of them together.",
+            judges=str(judges), bound=f"{max(0.0, upper_among(judged, judges)):.2f}",
+        ),
+        say(
+            "Of %(tried)s tried, %(good)s keep the promise; this is the best of them for %(wish)s.",
+            tried=str(tried), good=str(len(good)), wish=say(_WISHES[goal.prefer]),
+        ),
+    ]  # fmt: skip
     if not _sure(goal, best):
-        reasons.append(f"The promise holds on these rows; {judged.rows} of them are too few to prove it.")
+        reasons.append(say("The promise holds on these rows; %(rows)s of them are too few to prove it.", rows=rows))
     return reasons
 
 
-def _bolder(trial: Trial, baseline: Measured) -> str:
-    cost, judged = _cost(trial), _judged(trial)
-    share = 100 * cost.size_bytes / max(1, baseline.size_bytes)
-    return (
-        f"{trial.recipe.label} would be {cost.speedup:.2f} times as fast with {share:.1f} % of the size, and lost "
-        f"{max(0.0, judged.loss):.2f} on these rows; up to {judged.loss_upper:.2f} cannot be ruled out."
-    )
+def _speed(cost: Measured) -> Sentence:
+    if cost.ratio_low > 1:
+        return say("slower than its parent: %(ratio)s times the time of a call", ratio=f"{cost.ratio:.2f}")
+    return say(
+        "%(speed)s times the speed (%(low)s to %(high)s)",
+        speed=f"{cost.speedup:.2f}", low=f"{1 / cost.ratio_high:.2f}", high=f"{1 / cost.ratio_low:.2f}",
+    )  # fmt: skip
 
 
-def _wish(goal: Goal) -> str:
-    return {"latency": "speed", "size": "size", "balanced": "speed and size together"}[goal.prefer]
+def _share(trial: Trial, baseline: Measured) -> str:
+    return f"{100 * _cost(trial).size_bytes / max(1, baseline.size_bytes):.1f}"
+
+
+def _bolder(trial: Trial, baseline: Measured) -> Sentence:
+    judged = _judged(trial)
+    return say(
+        "%(recipe)s would be %(speed)s times as fast with %(share)s %% of the size, and lost %(loss)s on these rows; "
+        "up to %(bound)s cannot be ruled out.",
+        recipe=_named(trial.recipe), speed=f"{_cost(trial).speedup:.2f}", share=_share(trial, baseline),
+        loss=f"{max(0.0, judged.loss):.2f}", bound=f"{judged.loss_upper:.2f}",
+    )  # fmt: skip
+
+
+def _named(recipe: Recipe) -> Sentence:
+    """As `Recipe.label`."""
+    return chained([Sentence.model_validate(optimizer(step.optimizer).label) for step in recipe.steps], THEN)
 
 
 def _distance(goal: Goal, trial: Trial) -> float:
@@ -108,24 +135,38 @@ def _distance(goal: Goal, trial: Trial) -> float:
     return over + max(0.0, _judged(trial).loss - goal.max_loss) / allowed
 
 
-def _relax(goal: Goal, nearest: list[Trial], trials: list[Trial]) -> list[str]:
+def _relax(goal: Goal, nearest: list[Trial], trials: list[Trial]) -> list[Sentence]:
     if not nearest:
         refused = [trial for trial in trials if trial.judged is not None]
         if not refused:
-            return ["No variant could be made of this model."]
-        least = min(_judged(trial).loss for trial in refused)
-        return [f"Let it lose {least:.2f} instead of {goal.max_loss:g}: the least that any variant lost."]
-    words = []
-    for trial in nearest:
-        cost, judged = _cost(trial), _judged(trial)
-        wishes = [
-            f"{_BUDGETS[name][0]} of {getattr(goal, name) * excess:.3g} {_BUDGETS[name][1]}"
-            for name, excess in cost_breaches(goal, cost).items()
-        ]
-        if quality_breach(goal, judged):
-            wishes.append(f"a loss of {max(judged.loss, 0):.2f} {unit(judged)}")
-        words.append(f"{trial.recipe.label} would do with {' and '.join(wishes)}.")
-    return words
+            return [say("No variant could be made of this model.")]
+        return [
+            say(
+                "Let it lose %(loss)s instead of %(allowed)s: the least that any variant lost.",
+                loss=f"{min(_judged(trial).loss for trial in refused):.2f}", allowed=f"{goal.max_loss:g}",
+            )
+        ]  # fmt: skip
+    return [
+        say("%(recipe)s would do with %(wishes)s.", recipe=_named(trial.recipe), wishes=_wishes(goal, trial))
+        for trial in nearest
+    ]
 
 
-_BUDGETS = {"latency_ms": ("a latency", "ms"), "size_mb": ("a size", "MB"), "memory_mb": ("a memory", "MB")}
+def _wishes(goal: Goal, trial: Trial) -> Sentence:
+    """What a measured trial that breaks the promise asks for."""
+    judged = _judged(trial)
+    wishes = [
+        say(_BUDGETS[name], most=f"{getattr(goal, name) * excess:.3g}")
+        for name, excess in cost_breaches(goal, _cost(trial)).items()
+    ]
+    if quality_breach(goal, judged):
+        wishes.append(say("a loss of %(loss)s %(unit)s", loss=f"{max(judged.loss, 0):.2f}", unit=unit(judged)))
+    return chained(wishes, AND)
+
+
+_BUDGETS = {
+    "latency_ms": "a latency of %(most)s ms",
+    "size_mb": "a size of %(most)s MB",
+    "memory_mb": "a memory of %(most)s MB",
+}
+_WISHES = {"latency": "speed", "size": "size", "balanced": "speed and size together"}

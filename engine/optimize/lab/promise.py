@@ -5,22 +5,33 @@ from __future__ import annotations
 from statistics import NormalDist
 
 from engine.optimize.lab.goal import Goal
+from engine.optimize.lab.sentence import Sentence, say
 from engine.optimize.lab.trial import Judgement, Measured, Trial
 
 _MB = 1_000_000
 _ALPHA = 0.05
 
 
-def quality_breach(goal: Goal, judged: Judgement) -> str:
-    """Why the quality is not enough, or ""."""
+def quality_breach(goal: Goal, judged: Judgement) -> Sentence | None:
+    """Why the quality is not enough, or None."""
+    allowed = f"{goal.max_loss:g}"
     if judged.loss > goal.max_loss:
-        return f"It loses {judged.loss:.2f} {unit(judged)} ({goal.max_loss:g} may be lost)."
+        return say(
+            "It loses %(loss)s %(unit)s (%(allowed)s may be lost).",
+            loss=f"{judged.loss:.2f}", unit=unit(judged), allowed=allowed,
+        )  # fmt: skip
     worst = judged.worst
     if worst is not None and worst.loss > goal.slice_loss:
-        return f"Class {worst.name} loses {worst.loss:.2f} points ({goal.slice_loss:g} may be lost)."
+        return say(
+            "Class %(name)s loses %(loss)s points (%(allowed)s may be lost).",
+            name=worst.name, loss=f"{worst.loss:.2f}", allowed=f"{goal.slice_loss:g}",
+        )  # fmt: skip
     if goal.sure and judged.loss_upper > goal.max_loss:
-        return f"Up to {judged.loss_upper:.2f} {unit(judged)} may be lost: {judged.rows} rows prove no less."
-    return ""
+        return say(
+            "Up to %(loss)s %(unit)s may be lost: %(rows)s rows prove no less.",
+            loss=f"{judged.loss_upper:.2f}", unit=unit(judged), rows=str(judged.rows),
+        )  # fmt: skip
+    return None
 
 
 def proven(goal: Goal, judged: Judgement) -> bool:
@@ -67,5 +78,6 @@ def score(goal: Goal, measured: Measured, baseline: Measured) -> float:
     )
 
 
-def unit(judged: Judgement) -> str:
-    return {"accuracy": "points", "rmse": "% of the error", "agreement": "% of the answers"}[judged.metric]
+def unit(judged: Judgement) -> Sentence:
+    """What a loss is counted in."""
+    return say({"accuracy": "points", "rmse": "%% of the error", "agreement": "%% of the answers"}[judged.metric])
