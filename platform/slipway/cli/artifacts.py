@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from slipway.cli import refs
 from slipway.cli.command import Limit, Run, Wait, command, noun
-from slipway.cli.errors import CliError, ExitCode
 from slipway.cli.follow import jobs_started
+from slipway.cli.plugin_options import options_of
 from slipway.cli.transfer import download
 from slipway.cli.versions import ARTIFACT_COLUMNS, artifact_row
 
@@ -60,17 +59,3 @@ def artifacts_optimize(
     body = {"optimizer": with_, "options": options_of(option or [])}
     data = run.api.post(f"/artifacts/{refs.artifact_id(run.api, artifact)}/optimize", body)
     jobs_started(run, [data], data, wait)
-
-
-def options_of(pairs: list[str]) -> dict[str, Any]:
-    """`per_channel=true rounds=3 mode=fast`: values are JSON where they can be, else text."""
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not key or not equals:
-            raise CliError(f"--option {pair}: write it as KEY=VALUE.", ExitCode.USAGE)
-        try:
-            options[key] = json.loads(text)
-        except ValueError:
-            options[key] = text
-    return options
