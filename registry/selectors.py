@@ -209,6 +209,13 @@ def servable(user: Any, project: Project, limit: int = 100) -> QuerySet[Artifact
     return policy.visible(user, rows).select_related("version__model").order_by("-pk")[:limit]
 
 
+def deployable(version: Version) -> QuerySet[Artifact]:
+    """What of a version the inference server can run: its ONNX artifacts, of one without any its PMML."""
+    rows = version.artifacts.exclude(verdict=Verdict.REJECTED)
+    onnx = rows.filter(format=Format.ONNX)
+    return onnx if onnx.exists() else rows.filter(format=Format.PMML)
+
+
 def environments_seen(user: Any) -> QuerySet[Environment]:
     """Kits are everybody's. What was resolved for a version names its packages: only those see it who see a project
     that had it prepared, or that made an artifact with it."""

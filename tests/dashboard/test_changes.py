@@ -146,6 +146,20 @@ def test_export_and_optimize_start_jobs(browser_as: Browser, world: dict[str, An
     assert "ONNX" in optimize
 
 
+def test_deploy_says_what_pmml_needs_when_the_version_has_no_onnx(browser_as: Browser, world: dict[str, Any]) -> None:
+    browser, version = browser_as("operator"), world["versions"][4]
+    address, words = f"/deploy/?version={version.pk}", "libraries under the AGPL"
+    assert words not in browser.get(address).content.decode()
+    version.artifacts.filter(format="onnx").update(verdict="rejected")
+    assert words in browser.get(address).content.decode()
+    values = {
+        "endpoint": "digits", "artifact": version.artifacts.get(format="pmml").pk, "strategy": "quick",
+        "min_minutes": "1", "min_requests": "5", "error_percent": "5", "guard_requests": "20",
+    }  # fmt: skip
+    effect = re.search(r'data-testid="effect">(.*?)</p>', browser.post(address, values).content.decode(), re.S)
+    assert effect and words in effect[1]
+
+
 def test_own_packages_are_kept_or_every_wrong_line_is_said_beside_the_field(
     browser_as: Browser, world: dict[str, Any]
 ) -> None:
