@@ -29,7 +29,7 @@ pytest: export SLIPWAY_TEST_ENVIRONMENTS ?= $(CURDIR)/.slipway/test-environments
 pytest: export SLIPWAY_INSTALLER ?= uv
 pytest: install-test
 	@$(BIN)/python -m slipway.launch.browser
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not e2e and not chaos" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not e2e and not chaos" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "e2e or chaos" $(PYTEST_ARGS)
 
 install:

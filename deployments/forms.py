@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.db.models import QuerySet
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from pydantic import ValidationError
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from deployments.models import MOST_TIMEOUT_S, Access, Endpoint, Provider
 from deployments.tuning import runtime_of
 from registry.forms import projects_for
-from registry.models import Artifact
+from registry.models import Artifact, Format
 from slipway.accounts import policy
 from slipway.accounts.models import Project
 
@@ -27,9 +28,18 @@ STRATEGIES = {
 LONGEST_BODY = 4_000_000  # what one request of a page may hold, with some air
 
 
+BY_JVM = _("PMML is answered by a JVM scorer, an optional process of its own with libraries under the AGPL.")
+
+
 class ArtifactChoice(forms.ModelChoiceField):
     def label_from_instance(self, obj: Artifact) -> str:
         return f"{obj.version.model.name} {obj.version.number} · {obj.title} · {obj.sha256[:12]}"
+
+    def offer(self, rows: QuerySet[Artifact]) -> None:
+        """Sets the choices; where PMML is among them the help says what that needs."""
+        self.queryset = rows
+        if rows.filter(format=Format.PMML).exists():
+            self.help_text = BY_JVM
 
 
 class EndpointForm(forms.Form):
@@ -47,7 +57,7 @@ class EndpointForm(forms.Form):
     def __init__(self, user: Any, artifacts: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["project"].queryset = projects_for(user, policy.DEPLOY)  # type: ignore[attr-defined]
-        self.fields["artifact"].queryset = artifacts  # type: ignore[attr-defined]
+        self.fields["artifact"].offer(artifacts)  # type: ignore[attr-defined]
 
 
 class DeployForm(forms.Form):
@@ -147,12 +157,12 @@ class DeployForm(forms.Form):
             return [gettext("The server at %(url)s answers.") % {"url": chosen["upstream"]["url"]}]
         if chosen["provider"]:
             return [gettext("It runs on %(name)s.") % {"name": Provider(chosen["provider"]).label}]
-        return []
+        return [str(BY_JVM)] if self.cleaned_data["artifact"].format == Format.PMML else []
 
     def __init__(self, endpoints: Any, artifacts: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["endpoint"].queryset = endpoints  # type: ignore[attr-defined]
-        self.fields["artifact"].queryset = artifacts  # type: ignore[attr-defined]
+        self.fields["artifact"].offer(artifacts)  # type: ignore[attr-defined]
 
     def plan(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """(steps, guard) as `rollout_start` takes them."""

@@ -166,7 +166,7 @@ def deploy(request: SignedIn) -> HttpResponse:
     """Chooses artifact, endpoint and plan, says what will happen, and starts it."""
     version = registered.version_get(request.user, number(request.GET.get("version")) or 0)
     project = version.model.project
-    artifacts = registered.Artifact.objects.filter(version=version, format="onnx").exclude(verdict="rejected")
+    artifacts = registered.deployable(version)
     rows = Endpoint.objects.filter(project=project).order_by("name")
     newest = artifacts.order_by("-pk").first()
     initial = {

@@ -17,7 +17,7 @@ from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from registry import environments, intake, searches, services, storage, upload
+from registry import environments, intake, searches, selectors, services, storage, upload
 from registry import serializers as shapes
 from registry.measurements import measurement_import
 from registry.models import Artifact, Dataset, Environment, Model, Version
@@ -261,12 +261,15 @@ class VersionViewSet(RowList, mixins.ListModelMixin, mixins.RetrieveModelMixin, 
 class EnvironmentViewSet(
     mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.DestroyModelMixin, viewsets.GenericViewSet
 ):
-    """Prepared environments of this installation."""
+    """Prepared environments of this installation; those with a version's own packages are its project's to see."""
 
     queryset = Environment.objects.all()
     serializer_class = shapes.EnvironmentSerializer
     filterset_fields = ["name", "state"]
     lookup_value_regex = r"\d+"
+
+    def get_queryset(self) -> QuerySet[Environment]:
+        return selectors.environments_seen(self.request.user)
 
     def perform_destroy(self, instance: Environment) -> None:
         """Takes it off the disk; its row stays."""

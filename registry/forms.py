@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from engine.export import requirements
 from engine.export.base import exporter
 from engine.optimize.base import optimizers
 from registry.environments import Way
@@ -88,6 +90,32 @@ class ExportForm(forms.Form):
                 self.add_error(None, said)
         self.cleaned_data["options"] = {name: form.chosen for name, form in chosen.items() if form.is_valid()}
         return self.cleaned_data
+
+
+class PackagesForm(forms.Form):
+    """A version's own list of packages; what is wrong with a line is said of every line at once."""
+
+    requirements = forms.CharField(
+        label=_("Packages"),
+        required=False,
+        max_length=requirements.MOST * (requirements.LONGEST + 2),
+        widget=forms.Textarea(attrs={"rows": 10, "spellcheck": "false", "placeholder": "scikit-learn==1.7.2"}),
+        help_text=_(
+            "One a line, a name with its versions, as in requirements.txt. With an empty list, "
+            "what was recorded where the version was trained counts again."
+        ),
+    )
+
+    def clean_requirements(self) -> list[str]:
+        lines: list[str] = self.cleaned_data["requirements"].splitlines()
+        wrong = [
+            gettext("Line %(number)d: %(reason)s")
+            % {"number": fault.line, "reason": gettext(fault.reason) % {"text": fault.text}}
+            for fault in requirements.faults(lines)
+        ]
+        if wrong:
+            raise forms.ValidationError(wrong)
+        return [line.strip() for line in lines if line.strip()]
 
 
 class OptimizeForm(forms.Form):

@@ -81,8 +81,7 @@ def asked_by(version: Version) -> list[Requirement]:
     for a format that is complete in itself (ONNX, PMML): there only what reads it matters."""
     if version.packages:
         return requirements.needed(requirements.parsed(version.packages, "The version's own list"))
-    kind = sources().get(version.framework)
-    if kind is None or getattr(kind, "complete", False):
+    if needs_nothing(version):
         return []
     refused = version.params.get("requirements_refused") or []
     if refused:
@@ -92,6 +91,12 @@ def asked_by(version: Version) -> list[Requirement]:
             code="requirements",
         )
     return requirements.needed(requirements.parsed(version.params.get("requirements") or [], "Recorded requirements"))
+
+
+def needs_nothing(version: Version) -> bool:
+    """Whether what was recorded counts for nothing: the format is complete in itself, or unknown."""
+    kind = sources().get(version.framework)
+    return kind is None or getattr(kind, "complete", False)
 
 
 @transaction.atomic

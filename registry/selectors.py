@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.paginator import InvalidPage
 from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet
+from django.db.models.fields.json import KeyTextTransform
 from django.shortcuts import get_object_or_404
 
 from registry.models import (
@@ -13,6 +14,8 @@ from registry.models import (
     Artifact,
     Dataset,
     DatasetRole,
+    Environment,
+    EnvironmentOrigin,
     Format,
     Measurement,
     Model,
@@ -206,6 +209,24 @@ def servable(user: Any, project: Project, limit: int = 100) -> QuerySet[Artifact
         version__model__project=project,
     ).exclude(Q(verdict="rejected") | Q(attestation={}))
     return policy.visible(user, rows).select_related("version__model").order_by("-pk")[:limit]
+
+
+def deployable(version: Version) -> QuerySet[Artifact]:
+    """What of a version the inference server can run: its ONNX artifacts, of one without any its PMML."""
+    rows = version.artifacts.exclude(verdict=Verdict.REJECTED)
+    onnx = rows.filter(format=Format.ONNX)
+    return onnx if onnx.exists() else rows.filter(format=Format.PMML)
+
+
+def environments_seen(user: Any) -> QuerySet[Environment]:
+    """Kits are everybody's. What was resolved for a version names its packages: only those see it who see a project
+    that had it prepared, or that made an artifact with it."""
+    if user.is_superuser:
+        return Environment.objects.all()
+    jobs = policy.visible(user, Job.objects.filter(kind="prepare"))
+    made = policy.visible(user, Artifact.objects.filter(recipe__packages=EnvironmentOrigin.OWN))
+    own = Q(job__in=jobs) | Q(digest__in=made.values(lock=KeyTextTransform("lock", "recipe")))
+    return Environment.objects.filter(~Q(origin=EnvironmentOrigin.OWN) | own)
 
 
 def datasets_page(user: Any, project: Project | None, before: str | None) -> Slice[Dataset]:

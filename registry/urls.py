@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from registry import search_views, views
+from registry import environment_views, search_views, views
 
 urlpatterns = [
     path("models/", views.models, name="models"),
@@ -16,8 +16,9 @@ urlpatterns = [
     path("models/<int:pk>/archive", views.model_archive, name="model-archive"),
     path("versions/<int:pk>/", views.version, name="version"),
     path("versions/<int:pk>/export/", views.version_export, name="version-export"),
-    path("versions/<int:pk>/prepare", views.version_prepare, name="version-prepare"),
-    path("versions/<int:pk>/environment/<str:file>", views.version_environment, name="version-environment"),
+    path("versions/<int:pk>/packages/", environment_views.version_packages, name="version-packages"),
+    path("versions/<int:pk>/prepare", environment_views.version_prepare, name="version-prepare"),
+    path("versions/<int:pk>/environment/<str:file>", environment_views.version_environment, name="version-environment"),
     path("versions/<int:pk>/optimize/", views.version_optimize, name="version-optimize"),
     path("versions/<int:pk>/search/", search_views.version_search, name="version-search"),
     path("versions/<int:pk>/alias/", views.version_alias, name="version-alias"),
@@ -26,7 +27,7 @@ urlpatterns = [
     path("versions/<int:pk>/<slug:tab>/", views.version, name="version-tab"),
     path("searches/<int:pk>/", search_views.search, name="lab"),
     path("compare/", views.compare, name="compare"),
-    path("environments/", views.environment_list, name="environments"),
-    path("environments/<int:pk>/remove", views.environment_remove, name="environment-remove"),
+    path("environments/", environment_views.environment_list, name="environments"),
+    path("environments/<int:pk>/remove", environment_views.environment_remove, name="environment-remove"),
     path("datasets/", views.datasets, name="datasets"),
 ]

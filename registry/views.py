@@ -8,15 +8,15 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import InvalidPage
 from django.http import Http404, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.safestring import mark_safe
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from registry import comparison, environments, forms, lineage, markdown, selectors, services, snippets
-from registry.models import Environment, Task, Version
+from registry import comparison, environments, forms, lineage, markdown, packages, selectors, services, snippets
+from registry.models import Task, Version
 from registry.search_selectors import searches_of
 from slipway.accounts.models import User
 from slipway.accounts.pages import SignedIn, act, attempt, number, posted, project_of, show_failure
@@ -202,6 +202,7 @@ def version_export(request: SignedIn, pk: int) -> HttpResponse:
             return redirect("version-tab", row.pk, "jobs")
         show_failure(form, outcome.failure)
     more = {"ways": ways, "chosen": request.POST.getlist("exporters"), "files": environments.FILES}
+    more |= {"needs_nothing": packages.needs_nothing(row)}
     return _version_form(request, row, form, "export", **more)
 
 
@@ -297,58 +298,6 @@ def _version_form(request: SignedIn, row: Version, form: Any, name: str, **more:
 
 def _status(form: Any) -> int:
     return 422 if form.is_bound and form.errors else 200
-
-
-@login_required
-@require_POST
-def version_prepare(request: SignedIn, pk: int) -> HttpResponse:
-    """Prepares an environment for a version, and proves it with it."""
-    row = selectors.version_get(request.user, pk)
-    name = request.POST.get("name", "")
-    outcome = attempt(lambda: environments.environment_request(actor=request.user, version=row, name=name))
-    if outcome.value:
-        return redirect("job", outcome.value.pk)
-    if outcome.failure:
-        messages.error(request, outcome.failure.text)
-    return redirect("version-export", row.pk)
-
-
-@login_required
-@require_GET
-def version_environment(request: SignedIn, pk: int, file: str) -> HttpResponse:
-    """One of the files that build the version's environment elsewhere."""
-    row = selectors.version_get(request.user, pk)
-    if file not in environments.FILES:
-        raise Http404
-    outcome = attempt(lambda: environments.file_of(row, file))
-    if outcome.value is None:
-        messages.error(request, outcome.failure.text if outcome.failure else "")
-        return redirect("version-export", row.pk)
-    answer = HttpResponse(outcome.value, content_type="text/plain; charset=utf-8")
-    answer["Content-Disposition"] = f'attachment; filename="{file}"'
-    return answer
-
-
-@login_required
-@require_GET
-def environment_list(request: SignedIn) -> HttpResponse:
-    """What is prepared on the workers' disks."""
-    rows = list(Environment.objects.select_related("job"))
-    context = {"section": "models", "rows": rows, "total": sum(row.size for row in rows)}
-    return render(request, "registry/environments.html", context)
-
-
-@login_required
-@require_POST
-def environment_remove(request: SignedIn, pk: int) -> HttpResponse:
-    """Takes one off the disk."""
-    row = get_object_or_404(Environment, pk=pk)
-    return act(
-        request,
-        lambda: environments.environment_evict(actor=request.user, row=row),
-        _("The environment “%(name)s” is removed.") % {"name": row.name},
-        reverse("environments"),
-    )
 
 
 @login_required

@@ -29,6 +29,7 @@ class Options:
     trust_keys: Path | None = None
     pmml_python: Path | None = None  # of the prepared environment in which PMML is scored; None: PMML is refused
     pmml_heap_mb: int = 512
+    pmml_run_s: int = 30  # the most that one run of a PMML model may take
     max_body: int = 64 << 20
     drain_s: float = 10.0
     keep_alive_s: float = 75.0
@@ -71,6 +72,8 @@ def parse_options(argv: Sequence[str], env: Mapping[str, str]) -> Options:
     pmml_help = "interpreter of the environment pmml: serve PMML by a JVM scorer"
     add("--pmml-python", default=env.get("SLIPWAY_PMML_PYTHON") or None, help=pmml_help)
     add("--pmml-heap-mb", default=env.get("SLIPWAY_PMML_HEAP_MB") or "512", help="Java heap of that scorer, in MiB")
+    run_help = "how long one run of a PMML model may take before the scorer is replaced"
+    add("--pmml-run-s", default=env.get("SLIPWAY_PMML_RUN_S") or "30", help=run_help)
     add("--max-body-mb", default="64", help="largest request body, in MiB")
     add("--drain-s", default="10", help="how long SIGTERM waits for requests in flight")
     add("--keep-alive-s", default="75", help="how long a connection may rest between two requests")
@@ -104,6 +107,7 @@ def parse_options(argv: Sequence[str], env: Mapping[str, str]) -> Options:
         trust_keys=Path(trust_keys) if trust_keys else None,
         pmml_python=Path(found.pmml_python).absolute() if found.pmml_python and models is None else None,
         pmml_heap_mb=_number(found.pmml_heap_mb, "--pmml-heap-mb", 64, 65536),
+        pmml_run_s=_number(found.pmml_run_s, "--pmml-run-s", 1, 3600),
         max_body=_number(found.max_body_mb, "--max-body-mb", 1, 4096) << 20,
         drain_s=float(_number(found.drain_s, "--drain-s", 0, 3600)),
         keep_alive_s=float(_number(found.keep_alive_s, "--keep-alive-s", 1, 3600)),

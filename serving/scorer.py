@@ -27,13 +27,15 @@ log = logging.getLogger("serving.scorer")
 # Until it has started; a start takes one to four seconds.
 START_S = 15.0
 LOAD_S = 60.0
-SCORE_S = 30.0
+# Beyond what a run may take: the scorer itself says first that one was too long.
+_SPARE_S = 5.0
 # Between two looks whether it is there.
 LOOK_S = 0.1
 # For a sign of life on a new connection: the socket takes connections while nobody serves it.
 _SIGN_S = 1.0
 _AGAIN = ((b"retry-after", b"1"),)
 _STARTING = "the JVM scorer of this model is starting again"
+_LATE = "the JVM scorer of this model did not answer in time"
 
 
 class Scorer(threading.Thread):
@@ -51,6 +53,9 @@ class Scorer(threading.Thread):
         self._wanted = False  # whether the wish is there
         self._on_health = on_health
         self.up = False
+        # Not set while a scorer that had to be replaced has no successor yet: runs wait for that.
+        self._ready = threading.Event()
+        self._ready.set()
         # Waiting for Java must not take the threads that other models' runs need.
         self.compute = Compute(Cores(len(os.sched_getaffinity(0)), 1), 0)
         self._documents: dict[str, bytes] = {}
@@ -131,7 +136,9 @@ class Scorer(threading.Thread):
         try:
             made.settimeout(_SIGN_S)
             made.connect(address(self._folder, socket_path(self._run_folder)))
-            _ask(made, {"op": "ping"})
+            if _ask(made, {"op": "ping"}).get("kind") == "replaced":
+                self._ready.clear()
+                raise ConnectionResetError("the scorer makes room for the next one")
         except BaseException:
             made.close()
             raise
@@ -153,28 +160,54 @@ class Scorer(threading.Thread):
     def score(self, name: str, columns: dict[str, list[Any]], rows: int) -> dict[str, list[Any]]:
         """{output: values}. Raises BadInput for what the model does not take, ModelFailure 503 while the scorer is
         starting, 504 where it takes too long; RuntimeError for a failure of the model itself."""
-        if not self.up:
+        message = {"op": "score", "model": name, "columns": columns, "rows": rows}
+        answer = self._scored(message)
+        if answer is None:  # it was replaced because of another run; this one has no part in that
+            answer = self._scored(message)
+        if answer is None:
             raise ModelFailure(503, _STARTING, _AGAIN)
-        connection: socket.socket | None = None
-        try:
-            connection = self._pool.pop() if self._pool else self._connection()
-            connection.settimeout(SCORE_S)
-            answer = _ask(connection, {"op": "score", "model": name, "columns": columns, "rows": rows})
-        except (EOFError, OSError, ValueError, IndexError) as error:
-            if connection is not None:
-                connection.close()
-            if isinstance(error, TimeoutError) and connection is not None:
-                raise ModelFailure(504, "the JVM scorer of this model did not answer in time") from None
-            raise ModelFailure(503, _STARTING, _AGAIN) from None
-        self._pool.append(connection)
         if "outputs" in answer:
             outputs: dict[str, list[Any]] = answer["outputs"]
             return outputs
         if answer.get("kind") == "input":
             raise BadInput(f"the model refuses these inputs: {answer['error']}")
+        if answer.get("kind") == "late":
+            raise ModelFailure(504, _LATE)
         if answer.get("kind") == "unknown":  # it has started again, and we have not noticed yet
             raise ModelFailure(503, _STARTING, _AGAIN)
         raise RuntimeError(str(answer.get("error")))
+
+    def _scored(self, message: dict[str, Any]) -> dict[str, Any] | None:
+        """The scorer's answer, None where it is being replaced. Raises ModelFailure."""
+        if not self.up or not self._ready.wait(START_S):
+            raise ModelFailure(503, _STARTING, _AGAIN)
+        connection: socket.socket | None = None
+        pool = self._pool
+        try:
+            connection = self._pooled(pool) or self._connection()
+            connection.settimeout(self._options.pmml_run_s + _SPARE_S)
+            answer = _ask(connection, message)
+        except (EOFError, OSError, ValueError) as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, TimeoutError) and connection is not None:
+                raise ModelFailure(504, _LATE) from None
+            if not self._ready.is_set():
+                return None
+            raise ModelFailure(503, _STARTING, _AGAIN) from None
+        if answer.get("kind") not in ("late", "replaced"):
+            pool.append(connection)  # nobody's any more where the scorer has changed meanwhile
+            return answer
+        connection.close()
+        self._ready.clear()
+        return answer if answer["kind"] == "late" else None
+
+    @staticmethod
+    def _pooled(pool: deque[socket.socket]) -> socket.socket | None:
+        try:
+            return pool.pop()
+        except IndexError:
+            return None
 
     # -- watching ---------------------------------------------------------------------------------
 
@@ -184,15 +217,20 @@ class Scorer(threading.Thread):
             time.sleep(LOOK_S)
             with self._lock:
                 self._let_go()
-                lost = bool(self._documents) and (self._holder is None or _closed(self._holder))
+                if self._holder is not None and _told(self._holder):
+                    self._ready.clear()
+                replaced = not self._ready.is_set()
+                lost = bool(self._documents) and (replaced or self._holder is None or _closed(self._holder))
                 if lost:
-                    self.up = False
+                    self.up = replaced
                     self._drop_connections()
             if lost:
                 log.warning("the PMML scorer is gone; waiting for the next one")
                 self._on_health()
                 self._recover()
                 self._on_health()
+            if replaced or lost:
+                self._ready.set()
 
     def _let_go(self) -> None:
         while self._released:
@@ -214,8 +252,11 @@ class Scorer(threading.Thread):
 
     def _recover(self) -> None:
         """Load all models into the next scorer, however long it takes to come."""
+        soon = time.monotonic() + START_S
         while True:
             time.sleep(LOOK_S)
+            if time.monotonic() > soon:
+                self.up = False
             with self._lock:
                 self._let_go()
                 if not self._documents:
@@ -240,14 +281,21 @@ class Scorer(threading.Thread):
         if self._holder is not None:
             self._holder.close()
             self._holder = None
-        while self._pool:
-            with contextlib.suppress(IndexError):  # a run was faster
-                self._pool.pop().close()
+        self._pool = deque()  # what is in the former one, or comes back to it, ends with it
 
 
 def _ask(connection: socket.socket, message: dict[str, Any], data: bytes = b"") -> dict[str, Any]:
     frames.send(connection, message, data)
     return frames.receive(connection)[0]
+
+
+def _told(connection: socket.socket) -> bool:
+    """Whether the other side said something of itself: that it is being replaced."""
+    try:
+        connection.setblocking(False)
+        return connection.recv(1, socket.MSG_PEEK) != b""
+    except OSError:
+        return False
 
 
 def _closed(connection: socket.socket) -> bool:

@@ -85,6 +85,7 @@ class ScorerProcess:
             self._socket.set_inheritable(True)
             command = [sys.executable, "-m", "engine.scorer", "--python", str(python), "--parent", str(parent)]
             command += ["--socket-fd", str(self._socket.fileno()), "--heap-mb", str(self._options.pmml_heap_mb)]
+            command += ["--run-s", str(self._options.pmml_run_s)]
             command += ["--scratch", str(self._folder / "pmml"), "--result", str(problem_path(self._folder))]
             os.execv(command[0], command)  # noqa: S606
         except BaseException:  # the fork must end here, not go on as a second parent

@@ -245,6 +245,8 @@ def export_version(job: JobContext, params: ExportParams) -> Done | Later:
                 "options": params.options,
                 "environment": None if plan.origin == EnvironmentOrigin.WORKER else plan.name,
                 "packages": plan.origin,
+                # The folder's name is the lock's digest, which a plan that was still to be resolved does not have.
+                "lock": python.parents[1].name if python else None,
                 "opset": value.get("opset"),
                 "labels": value.get("labels"),
                 **({"converter": value["converter"]} if value.get("converter") else {}),

@@ -25,6 +25,30 @@ _MOST_BYTES = 100_000
 CPU_BUILDS = {"xgboost": "xgboost-cpu", "tensorflow": "tensorflow-cpu"}
 
 
+# Why a line is not taken; `text` is its beginning.
+REASONS = {
+    "long": f"“%(text)s…” is longer than {LONGEST} characters.",
+    "characters": "“%(text)s” holds characters that no requirement has.",
+    "option": "“%(text)s” is an option for the installer, and only named packages are taken.",
+    "variable": "“%(text)s” names an environment variable, and only named packages are taken.",
+    "form": "“%(text)s” is not a package with versions, such as numpy>=2.",
+    "address": "“%(text)s” names an address, and only named packages are taken.",
+    "texts": "“%(text)s” compares versions as texts (===); write == instead.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A line that is no plain requirement. line: its number from 1; text: its beginning; reason: of `REASONS`."""
+
+    line: int
+    text: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.reason % {'text': self.text}}"
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """What a model's folder says of its environment. lines: plain requirements; python: its version, "" unknown;
@@ -48,14 +72,9 @@ def recorded(folder: Path) -> Recorded:
             return Recorded([], "", [f"requirements.txt is larger than {_MOST_BYTES // 1000} kB."])
         lines = listed.read_text("utf-8", "replace").splitlines()
     python = str(_yaml(folder / "python_env.yaml").get("python") or python)
-    plain: list[str] = []
-    refused: list[str] = []
-    for number, text in _meant(lines):
-        try:
-            _requirement(text, f"{where}, line {number}")
-            plain.append(text)
-        except EngineError as error:
-            refused.append(error.message)
+    meant = list(_meant(lines))
+    wrong = {fault.line: f"{where}, {fault}" for fault in _faults(meant)}
+    plain, refused = [text for number, text in meant if number not in wrong], list(wrong.values())
     if len(plain) > MOST:
         return Recorded([], "", [f"{where} names more than {MOST} packages."])
     return Recorded(plain, python if _is_version(python) else "", refused)
@@ -63,10 +82,17 @@ def recorded(folder: Path) -> Recorded:
 
 def parsed(lines: Iterable[str], where: str) -> list[Requirement]:
     """The requirements of a list. EngineError(code="requirements") naming the first line that is not plain."""
-    found = [_requirement(text, f"{where}, line {number}") for number, text in _meant(lines)]
-    if len(found) > MOST:
+    meant = list(_meant(lines))
+    for fault in _faults(meant):
+        raise _wrong(f"{where}, {fault}")
+    if len(meant) > MOST:
         raise _wrong(f"{where}: there are more than {MOST} packages.")
-    return found
+    return [Requirement(text) for _, text in meant]
+
+
+def faults(lines: Iterable[str]) -> list[Fault]:
+    """All lines that are not plain."""
+    return list(_faults(_meant(lines)))
 
 
 def needed(requirements: Iterable[Requirement]) -> list[Requirement]:
@@ -135,25 +161,30 @@ def _meant(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
-def _requirement(text: str, where: str) -> Requirement:
-    shown = "".join(sign if sign.isprintable() else "?" for sign in text[:80])
+def _faults(meant: Iterable[tuple[int, str]]) -> Iterator[Fault]:
+    for number, text in meant:
+        if reason := _reason(text):
+            shown = "".join(sign if sign.isprintable() else "?" for sign in text[:80])
+            yield Fault(number, shown, REASONS[reason])
+
+
+def _reason(text: str) -> str:
+    """Key of `REASONS`, "" for a plain requirement."""
     if len(text) > LONGEST:
-        raise _wrong(f"{where} is longer than {LONGEST} characters.")
+        return "long"
     if not text.isascii() or not text.isprintable():
-        raise _wrong(f"{where}: “{shown}” holds characters that no requirement has.")
+        return "characters"
     if text.startswith("-"):
-        raise _wrong(f"{where}: “{shown}” is an option for the installer, and only named packages are taken.")
+        return "option"
     if "$" in text:
-        raise _wrong(f"{where}: “{shown}” names an environment variable, and only named packages are taken.")
+        return "variable"
     try:
         requirement = Requirement(text)
-    except InvalidRequirement as error:
-        raise _wrong(f"{where}: “{shown}” is not a package with versions, such as numpy>=2.") from error
+    except InvalidRequirement:
+        return "form"
     if requirement.url is not None:
-        raise _wrong(f"{where}: “{shown}” names an address, and only named packages are taken.")
-    if any(each.operator == "===" for each in requirement.specifier):
-        raise _wrong(f"{where}: “{shown}” compares versions as texts (===); write == instead.")
-    return requirement
+        return "address"
+    return "texts" if any(each.operator == "===" for each in requirement.specifier) else ""
 
 
 def _yaml(path: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--python", type=Path, required=True, help="interpreter of the prepared environment")
     parser.add_argument("--socket-fd", type=int, required=True, help="listening Unix socket")
     parser.add_argument("--heap-mb", type=int, required=True, help="largest Java heap")
+    parser.add_argument("--run-s", type=float, required=True, help="the most that one run may take, in seconds")
     parser.add_argument("--scratch", type=Path, required=True, help="folder it may write to")
     parser.add_argument("--result", type=Path, required=True, help="file that tells why it ended")
     parser.add_argument("--parent", type=int, required=True, help="process to end with")
@@ -29,7 +30,7 @@ def main() -> None:
     _hold(given.python)
     become(
         "engine.scorer.server:serve",
-        params={"socket_fd": given.socket_fd, "heap_mb": given.heap_mb},
+        params={"socket_fd": given.socket_fd, "heap_mb": given.heap_mb, "run_s": given.run_s},
         scratch=given.scratch,
         limits=Limits(
             seconds=_FOR_EVER_S,

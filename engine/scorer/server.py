@@ -1,10 +1,16 @@
-"""The scorer's server: a thread for each connection, models held for as long as a connection wants them."""
+"""The scorer's server: a thread for each connection, models held for as long as a connection wants them.
+
+Java has no way to stop a thread. A run that takes longer than it may is answered for, and then the whole process
+makes room for the next one: who holds models is told before, and whatever else runs may end first.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,15 +19,85 @@ from typing import Any
 from engine.formats import frames
 from engine.scorer.evaluator import Evaluator, Refusal, start_java
 
+# Between two looks at the clock, and for other runs to end before the process goes.
+_LOOK_S = 0.1
+_GRACE_S = 2.0
+_EXIT = 75
+_LOAD_S = 50.0
+REPLACED = {"error": "the JVM scorer is being replaced", "kind": "replaced"}
+
 
 def serve(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
-    """The sandboxed task; never returns. params: socket_fd (listening Unix socket), heap_mb."""
+    """The sandboxed task; never returns. params: socket_fd (listening Unix socket), heap_mb, run_s (the most that
+    one run may take, in seconds)."""
     start_java(params["heap_mb"])
-    models = Models()
+    models, watch = Models(), Watch({"score": params["run_s"], "load": _LOAD_S})
+    threading.Thread(target=watch.run, daemon=True).start()
     with socket.socket(fileno=params["socket_fd"]) as listener:
         while True:
             connection, _ = listener.accept()
-            threading.Thread(target=_talk, args=(connection, models), daemon=True).start()
+            threading.Thread(target=_talk, args=(connection, models, watch), daemon=True).start()
+
+
+class Watch:
+    """What runs for which connection and until when it may, and the end of the process where one takes longer."""
+
+    def __init__(self, limits: dict[str, float]) -> None:
+        """limits: seconds that an operation may take, by its name."""
+        self._limits = limits
+        self._leaving = False
+        self._until: dict[socket.socket, float] = {}
+        self._holders: set[socket.socket] = set()
+        self._lock = threading.Lock()
+
+    def begin(self, connection: socket.socket, operation: str) -> bool:
+        """False where nothing may begin any more."""
+        with self._lock:
+            if self._leaving:
+                return False
+            if operation == "load":
+                self._holders.add(connection)
+            if operation in self._limits:
+                self._until[connection] = time.monotonic() + self._limits[operation]
+            return True
+
+    def end(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._until.pop(connection, None)
+
+    def closed(self, connection: socket.socket) -> None:
+        self.end(connection)
+        with self._lock:
+            self._holders.discard(connection)
+
+    def run(self) -> None:
+        """Look until something takes too long; then end the process."""
+        while not (late := self._late()):
+            time.sleep(_LOOK_S)
+        with self._lock:
+            self._leaving = True
+            holders = self._holders - self._until.keys()
+        for connection in late:
+            _tell(connection, {"error": "the JVM scorer did not come to an end in time", "kind": "late"})
+        for connection in holders:
+            _tell(connection, REPLACED)
+        until = time.monotonic() + _GRACE_S
+        time.sleep(2 * _LOOK_S)  # for the holders to hear it before they see the end
+        while time.monotonic() < until and self._until.keys() - late:
+            time.sleep(_LOOK_S)
+        os._exit(_EXIT)
+
+    def _late(self) -> set[socket.socket]:
+        now = time.monotonic()
+        with self._lock:
+            return {connection for connection, until in self._until.items() if until < now}
+
+
+def _tell(connection: socket.socket, message: dict[str, Any]) -> None:
+    """Tell somebody who may be gone, or not read."""
+    with contextlib.suppress(OSError):
+        connection.settimeout(_LOOK_S)
+        frames.send(connection, message)
 
 
 class Models:
@@ -67,17 +143,22 @@ class Models:
         return found.score(columns, rows)
 
 
-def _talk(connection: socket.socket, models: Models) -> None:
+def _talk(connection: socket.socket, models: Models, watch: Watch) -> None:
     """Answer one connection until it ends; what it held is let go then."""
     holder = id(connection)
     with connection:
         try:
             while True:
                 message, data = frames.receive(connection)
-                frames.send(connection, _answer(message, data, holder, models))
+                answer: dict[str, Any] = REPLACED
+                if watch.begin(connection, str(message.get("op"))):
+                    answer = _answer(message, data, holder, models)
+                    watch.end(connection)
+                frames.send(connection, answer)
         except (EOFError, OSError, ValueError):
             pass  # it left, or speaks nonsense: the connection ends either way
         finally:
+            watch.closed(connection)
             models.release(models.held_by(holder), holder)
 
 

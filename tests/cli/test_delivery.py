@@ -43,6 +43,31 @@ def test_export_waits_and_prints_the_log_when_told_to(
     assert len(listed["results"]) == 2
 
 
+def test_export_carries_each_formats_options_when_given(cli: Cli, new_version: Callable[..., Version]) -> None:
+    new_version()
+    export = ("versions", "export", "digits/1")
+    cli(*export, "--to", "onnx", "--option", "opset=17")
+    cli(*export, "--to", "ort", "--to", "mar", "--option", "ort.level=basic", "--option", "mar.archive_version=1.0")
+    given = {job.params["exporter"]: job.params["options"] for job in Job.objects.filter(kind="export")}
+    assert given == {"onnx": {"opset": 17}, "ort": {"level": "basic"}, "mar": {"archive_version": "1.0"}}
+    table = cli("versions", "formats", "digits/1").out
+    assert "opset (integer, 11 to 30)" in table and "level (basic or extended, without it extended)" in table
+    assert {way["exporter"] for way in cli("versions", "formats", "digits/1", "-o", "json").json} > set(given)
+
+
+def test_export_is_refused_with_the_apis_words_when_an_option_does_not_fit(
+    cli: Cli, new_version: Callable[..., Version]
+) -> None:
+    new_version()
+    export = ("versions", "export", "digits/1", "--to", "onnx", "--option")
+    assert "nonsense: Extra inputs are not permitted" in cli(*export, "nonsense=1", code=7).err
+    assert "less than or equal to 30" in cli(*export, "opset=99", code=7).err
+    assert "this exporter is not asked for" in cli(*export, "ort.level=basic", code=7).err
+    assert "as in --option onnx.opset=17" in cli(*export, "opset=17", "--to", "ort", code=2).err
+    assert "KEY=VALUE" in cli(*export, "opset", code=2).err
+    assert not Job.objects.exists()
+
+
 def test_optimize_ends_with_1_when_its_job_fails(
     cli: Cli, new_version: Callable[..., Version], ticking: Ticking
 ) -> None:

@@ -31,6 +31,7 @@ def addresses(world: dict[str, Any]) -> dict[str, str]:
         "jobs",
         "audit",
         "export",
+        "packages",
         "optimize",
         "search",
         "variants",

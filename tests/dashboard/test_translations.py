@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.export import requirements
 from engine.export.base import exporters
 from engine.optimize.base import optimizers
 
@@ -64,3 +65,7 @@ def test_every_option_of_an_exporter_or_optimizer_is_in_the_catalogue() -> None:
         for name, each in plugin.Options.model_fields.items():
             assert name.replace("_", " ").capitalize() in known, name
             assert each.description in known, each.description
+
+
+def test_every_reason_against_a_line_of_packages_is_in_the_catalogue() -> None:
+    assert set(requirements.REASONS.values()) <= entries().keys()

@@ -72,6 +72,7 @@ def test_older_version_is_exported_with_its_own_packages_when_nobody_has_them(
     assert ran(job).state == "succeeded", job.reason
     artifact = Artifact.objects.get(version=version, format="onnx")
     assert artifact.recipe["packages"] == "own" and artifact.parity["passed"]
+    assert artifact.recipe["lock"] == packages.plan_for(version, None).digest
     row = Environment.objects.get()
     assert row.origin == "own" and row.state == "ready" and "scikit-learn 1.7.2" in row.packages and row.uses == 2
     assert row.digest == packages.plan_for(version, None).digest

@@ -96,3 +96,32 @@ def test_reason_is_shown_when_the_packages_cannot_be_had(new_version: Any) -> No
 def test_another_python_is_said_when_the_model_was_logged_on_it(new_version: Any) -> None:
     assert "Python 3.8.2" in packages.python_words(asking(new_version, SAME, python="3.8.2"))
     assert packages.python_words(asking(new_version, SAME)) == ""
+
+
+def test_own_packages_are_shown_to_their_project_alone_when_environments_are_listed(
+    new_version: Any, people: Any, as_user: Any, client: Any
+) -> None:
+    plan = packages.plan_for(version := asking(new_version, OLDER), None)
+    job = environments.environment_request(actor=people["developer"], version=version, name="base")
+    found = packages.lock_resolved(plan=plan, lock="secretive==1.7.2\n", job=job)
+    environments.environment_prepared(plan=found, size=10, seconds=1)
+    Environment.objects.create(name="pmml", digest="kit", state="ready")
+    row = Environment.objects.get(origin="own")
+
+    def seen(name: str) -> tuple[int, int, bool]:
+        client.force_login(people[name])
+        api = as_user(name)
+        listed = len(api.get("/api/v1/environments").json()["results"])
+        page = client.get("/environments/").content.decode()
+        return listed, api.get(f"/api/v1/environments/{row.pk}").status_code, "secretive" in page
+
+    assert {name: seen(name) for name in ("root", "viewer", "stranger")} == {
+        "root": (2, 200, True), "viewer": (2, 200, True), "stranger": (1, 404, False),
+    }  # fmt: skip
+    # Another project's later job takes its place; what was made with it still says whose it is.
+    Environment.objects.update(job=None)
+    assert seen("viewer") == (1, 404, False)
+    artifact = version.artifacts.get()
+    artifact.recipe = {"packages": "own", "lock": row.digest}
+    artifact.save()
+    assert (seen("viewer"), seen("stranger")) == ((2, 200, True), (1, 404, False))

@@ -64,6 +64,18 @@ CLUSTERS = f"""{_HEAD}
 <Cluster id="near"><Array type="real" n="2">1 1</Array></Cluster>
 <Cluster id="far"><Array type="real" n="2">40 4.5</Array></Cluster></ClusteringModel></PMML>"""
 
+# Hangs for hours on some texts and answers at once on others: the regular expression backtracks.
+HANGS = f"""{_HEAD}
+<DataField name="text" optype="categorical" dataType="string"/>
+<DataField name="score" optype="continuous" dataType="double"/></DataDictionary>
+<Scorecard functionName="regression" initialScore="0" useReasonCodes="false"><MiningSchema><MiningField name="text"/>
+<MiningField name="score" usageType="target"/></MiningSchema>
+<LocalTransformations><DerivedField name="found" optype="categorical" dataType="boolean"><Apply function="matches">
+<FieldRef field="text"/><Constant dataType="string">(a+)+\\1b</Constant></Apply></DerivedField></LocalTransformations>
+<Characteristics><Characteristic name="c"><Attribute partialScore="1">
+<SimplePredicate field="found" operator="equal" value="true"/></Attribute>
+<Attribute partialScore="2"><True/></Attribute></Characteristic></Characteristics></Scorecard></PMML>"""
+
 DOCUMENTS = {"scorecard": SCORECARD, "bayes": BAYES, "clusters": CLUSTERS}
 ROWS: dict[str, dict[str, list[Any]]] = {
     "scorecard": {"colour": ["red", "blue", None, "red", None], "age": [50.5, 40.0, 41.0, None, None]},

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -23,7 +24,7 @@ from tests.serving import models
 from tests.serving.conftest import Server, wait_until
 from tests.serving.control_plane import ControlPlane, deployment, endpoint
 from tests.serving.grpc_client import Client, ModelInferRequest
-from tests.serving.pmml_documents import DOCUMENTS, ROWS, told_by_java
+from tests.serving.pmml_documents import DOCUMENTS, HANGS, ROWS, told_by_java
 
 BAD = {
     "unknown word": ("bayes", {"fur": ["green"], "weight": [1.0]}, 'Field "fur" cannot accept invalid value'),
@@ -42,16 +43,17 @@ def java(java_python: Path) -> dict[str, dict[str, list[Any]]]:  # noqa: F811
 @pytest.fixture
 def served(control: ControlPlane, serve: Callable[..., Server], java_python: Path, tmp_path: Path) -> Iterator[Server]:  # noqa: F811
     """All documents and an ONNX model behind a real control plane's stub, two processes."""
+    documents = {**DOCUMENTS, "hangs": HANGS}
     found = [
-        endpoint(name, deployment(name, control.add(text.encode()), form="pmml")) for name, text in DOCUMENTS.items()
+        endpoint(name, deployment(name, control.add(text.encode()), form="pmml")) for name, text in documents.items()
     ]
     control.publish(*found, endpoint("onnx", deployment("onnx", control.add(models.classifier()))))
     server = serve(
         *("--home", str(tmp_path / "home"), "--control-url", control.url, "--grpc-port", "0"),
-        env={"SLIPWAY_PMML_PYTHON": str(java_python), "SLIPWAY_PMML_HEAP_MB": "128"},
+        env={"SLIPWAY_PMML_PYTHON": str(java_python), "SLIPWAY_PMML_HEAP_MB": "128", "SLIPWAY_PMML_RUN_S": "3"},
         processes=2,
     )
-    for name in DOCUMENTS:
+    for name in documents:
         server.wait_ready(name)
     yield server
 
@@ -199,6 +201,37 @@ def test_requests_get_503_then_answers_when_the_scorer_is_killed(served: Server)
     assert {other.status_code for _, other in seen} == {200}
     for name in DOCUMENTS:
         wait_until(lambda name=name: served.infer(name, *tensors(whole(ROWS[name], 0))).status_code == 200)
+
+
+def test_hanging_run_gets_504_and_a_new_scorer_and_others_are_answered_all_along(served: Server) -> None:
+    text = {"name": "text", "shape": [1], "datatype": "BYTES"}
+    assert served.infer("hangs", {**text, "data": ["aaab"]}).json()["outputs"][0]["data"] == [1.0]
+    given, stop, before = tensors(whole(ROWS["bayes"], 0)), threading.Event(), scorers(served)
+    expected = served.infer("bayes", *given).json()["outputs"]
+    seen: list[Any] = []
+
+    def ask() -> None:
+        with httpx.Client(base_url=served.url, timeout=20) as client:
+            while not stop.is_set():
+                seen.append(client.post("/v2/models/bayes/infer", json={"inputs": given}))
+                seen.append(client.post("/v2/models/onnx/infer", json={"inputs": [models.rows()]}))
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    began = time.monotonic()
+    hung = served.infer("hangs", {**text, "data": ["a" * 60]})
+    assert hung.status_code == 504 and 3 <= time.monotonic() - began < 6, hung.text
+    assert hung.json() == {"error": "the JVM scorer of this model did not answer in time"}
+    wait_until(lambda: scorers(served) and not set(scorers(served)) & set(before), what="the next scorer")
+    assert served.infer("hangs", {**text, "data": ["b"]}).json()["outputs"][0]["data"] == [2.0]
+    time.sleep(1)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert {answer.status_code for answer in seen} == {200}, [a.text for a in seen if a.status_code != 200][:3]
+    assert all(a.json()["outputs"] == expected for a in seen if a.json()["model_name"] == "bayes")
+    assert not any(alive(pid) for pid in before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from slipway.cli import refs
 from slipway.cli.command import Limit, Run, Wait, command, noun
 from slipway.cli.errors import CliError, ExitCode
 from slipway.cli.follow import jobs_started
+from slipway.cli.plugin_options import options_of
 from slipway.cli.transfer import download
 from slipway.cli.versions import ARTIFACT_COLUMNS, artifact_row
 
@@ -79,17 +80,3 @@ def artifacts_import_measurement(
     path = f"/artifacts/{refs.artifact_id(run.api, artifact)}/measurements"
     row = run.api.post(path, {"measured": measured, "dataset": dataset})
     run.done(row, f"Measured on {row['profile']['cpu']}: p50 {row['latency_p50_ms']:.3f} ms.")
-
-
-def options_of(pairs: list[str]) -> dict[str, Any]:
-    """`per_channel=true rounds=3 mode=fast`: values are JSON where they can be, else text."""
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not key or not equals:
-            raise CliError(f"--option {pair}: write it as KEY=VALUE.", ExitCode.USAGE)
-        try:
-            options[key] = json.loads(text)
-        except ValueError:
-            options[key] = text
-    return options

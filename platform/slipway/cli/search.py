@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from slipway.cli import output, refs
-from slipway.cli.artifacts import options_of
 from slipway.cli.client import Json
 from slipway.cli.command import Limit, Run, Wait, command, noun
 from slipway.cli.follow import jobs_finish, jobs_started
+from slipway.cli.plugin_options import options_of
 
 app = noun("Measured variants: search under a goal, see the front and the recommendation.")
 Search = Annotated[int, typer.Argument(metavar="SEARCH", min=1, help="Id of a search.")]

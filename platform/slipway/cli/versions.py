@@ -12,6 +12,7 @@ from slipway.cli.client import Api, Json
 from slipway.cli.command import Limit, Project, Run, Wait, command, noun
 from slipway.cli.follow import jobs_started
 from slipway.cli.models import TASKS, metrics_of
+from slipway.cli.plugin_options import in_words, options_by_exporter
 from slipway.cli.transfer import upload
 
 app = noun("Immutable versions: upload, approve, export.")
@@ -143,15 +144,44 @@ def _decide(run: Run, version: str, approve: bool, note: str) -> None:
     run.done(data, f"Version {version} is {data['approval']}.")
 
 
+@command(app, "formats")
+def versions_formats(run: Run, version: Version) -> None:
+    """Every format there is: possible for this version or why not, and what options it takes."""
+    ways = run.api.get(f"/versions/{refs.version_id(run.api, version)}/formats")
+    run.show(
+        ways,
+        lambda rows: output.table(
+            ("format", "possible", "why not", "environment", "artifact", "options"),
+            (
+                (way["exporter"], way["possible"], way["why_not"], way["environment"], way["artifact"],
+                 in_words(way["options"].get("properties", {})))
+                for way in rows
+            ),
+        ),
+    )  # fmt: skip
+
+
 @command(app, "export")
 def versions_export(
     run: Run,
     version: Version,
     to: Annotated[list[str], typer.Option("--to", help="A format, as in onnx or pmml; repeatable.")],
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            metavar="KEY=VALUE",
+            help="As in opset=17, of several formats onnx.opset=17; repeatable. `slipway versions formats` lists them.",
+        ),
+    ] = None,
     wait: Wait = False,
 ) -> None:
     """One export job per format."""
-    jobs = run.api.post(f"/versions/{refs.version_id(run.api, version)}/export", {"exporters": to})
+    path = f"/versions/{refs.version_id(run.api, version)}"
+    body: Json = {"exporters": to}
+    if option:
+        body["options"] = options_by_exporter(run.api.get(f"{path}/formats"), to, option)
+    jobs = run.api.post(f"{path}/export", body)
     jobs_started(run, jobs, jobs, wait)
 
 
