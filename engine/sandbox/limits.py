@@ -11,11 +11,12 @@ from typing import Any
 class Limits:
     """Ceilings of one run; every one of them ends the child when it is passed.
 
-    seconds: wall clock. memory_mb: resident memory of all its processes together (watched, because
-    an address-space limit breaks Java). data_mb: private memory one process may ask for, `None` means
-    memory_mb + 1024. cpu_seconds: CPU time of one process, `None` means 4 x seconds. file_mb: one
-    file. disk_mb: everything in the scratch folder. processes, open_files: counts. threads: what
-    OMP_NUM_THREADS says. result_mb: the JSON answer. log_lines, line_chars: the output passed on.
+    seconds: wall clock. memory_mb: resident memory of all its processes together (watched, and bounded by a
+    control group where one can be made; an address-space limit breaks Java). data_mb: private memory one
+    process may ask for, `None` means memory_mb + 1024. cpu_seconds: CPU time of one process, `None` means 4 x
+    seconds. file_mb: one file. disk_mb: everything in the scratch folder. processes, open_files: counts.
+    threads: what OMP_NUM_THREADS says. result_mb: the JSON answer. log_lines, line_chars: the output passed
+    on.
     """
 
     seconds: float = 300

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError
+from engine.sandbox.cgroup import MemoryGroup
 from engine.sandbox.limits import Isolation, Limits, SandboxResult
 from engine.sandbox.watch import Watch
 
@@ -90,8 +91,13 @@ def run(
         raise
     finally:
         os.close(result_write)
-    watch = Watch(child, result_read, limits, [out, work], on_line or (lambda line: None), stop)
-    text = watch.until_end()
+    group = MemoryGroup.make(limits.memory_mb * 1024**2)
+    watch = Watch(child, result_read, limits, [out, work], on_line or (lambda line: None), stop, group)
+    try:
+        text = watch.until_end()
+    finally:
+        if group is not None:
+            group.remove()
     value = _value(text, watch.exit_code)
     _check_files(out)
     return SandboxResult(value, out, time.monotonic() - started, watch.peak_bytes / 1024**2)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from engine.errors import EngineError
 from engine.sandbox import processes
+from engine.sandbox.cgroup import MemoryGroup
 from engine.sandbox.limits import Limits
 
 _TICK = 0.05  # seconds between looks at memory; about 0.2 ms of work each
@@ -63,8 +64,9 @@ class Watch:
         folders: list[Path],
         on_line: Callable[[str], None],
         stop: threading.Event | None,
+        group: MemoryGroup | None,
     ) -> None:
-        self.child, self.result_fd, self.limits, self.stop = child, result_fd, limits, stop
+        self.child, self.result_fd, self.limits, self.stop, self.group = child, result_fd, limits, stop, group
         self.folders, self.lines = folders, Lines(on_line, limits)
         self.peak_bytes, self.exit_code = 0, 0
         self.deadline = time.monotonic() + limits.seconds
@@ -73,6 +75,8 @@ class Watch:
     def until_end(self) -> bytes:
         """The bytes of the child's answer. EngineError when a limit ended it."""
         assert self.child.stdout is not None
+        if self.group is not None:
+            self.group.take(self.child.pid)
         with selectors.DefaultSelector() as selector:
             for fd in (self.child.stdout.fileno(), self.result_fd):
                 os.set_blocking(fd, False)
@@ -81,6 +85,7 @@ class Watch:
                 self._follow(selector)
             finally:
                 self._finish(selector)
+        self._check_killed()
         answer, _, peak = bytes(self.result).rpartition(b"\n")
         if peak.isdigit():
             # Looks are 50 ms apart; the kernel's own mark catches what was shorter.
@@ -127,15 +132,23 @@ class Watch:
             raise EngineError("The work was stopped.", code="stopped")
         if time.monotonic() > self.deadline:
             raise EngineError(f"The work took longer than {self.limits.seconds:g} s.", code="timeout")
+        self._check_killed()
         pids = processes.descendants(self.child.pid)
         if len(pids) > self.limits.processes + 2:
             raise EngineError(f"The work started more than {self.limits.processes} processes.", code="processes")
         resident = processes.resident_bytes(pids)
         self.peak_bytes = max(self.peak_bytes, resident)
         if resident > self.limits.memory_mb * 1024**2:
-            raise EngineError(f"The work needed more than {self.limits.memory_mb} MB of memory.", code="memory")
+            raise self._too_much_memory()
         if tick % _DISK_EVERY == _DISK_EVERY - 1 and self._disk_bytes() > self.limits.disk_mb * 1024**2:
             raise EngineError(f"The work wrote more than {self.limits.disk_mb} MB.", code="disk")
+
+    def _check_killed(self) -> None:
+        if self.group is not None and self.group.killed():
+            raise self._too_much_memory()
+
+    def _too_much_memory(self) -> EngineError:
+        return EngineError(f"The work needed more than {self.limits.memory_mb} MB of memory.", code="memory")
 
     def _disk_bytes(self) -> int:
         total, todo = 0, [str(folder) for folder in self.folders]

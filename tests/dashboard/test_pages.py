@@ -139,3 +139,11 @@ def test_templates_can_be_read_by_a_stranger() -> None:
         assert len(lines) <= 250, file
         for number, line in enumerate(lines, 1):
             assert len(line) <= 140 or "_(" in line or "translate" in line, f"{file}:{number} is {len(line)} wide"
+
+
+def test_artifacts_show_their_worst_rows_when_parity_found_differences(
+    browser_as: Browser, addresses: dict[str, str]
+) -> None:
+    text = text_of(browser_as("viewer").get(addresses["version-artifacts"]))
+    assert "Row 17: differs by 0.021" in " ".join(text.split()) and "0.489, 0.511" in text
+    assert re.search(r"relative\s+0.034", text)

@@ -128,7 +128,10 @@ def make_version(model: Model, number: int, user: User | None, job: Job | None =
     int8 = _artifact(
         version, "onnx", seed + "i", 1_153_433, "model-int8.onnx", parent=onnx, job=job, signature=SIGNATURE,
         recipe={"optimizer": "dynamic-int8", "label": "int8"},
-        parity={"passed": True, "max_abs": 0.021, "agreement": 0.998, "rows": 540},
+        parity={
+            "passed": True, "max_abs": 0.021, "max_rel": 0.034, "agreement": 0.998, "rows": 540,
+            "worst": [{"row": 17, "difference": 0.021, "source": "0.51, 0.49", "target": "0.489, 0.511"}],
+        },
     )  # fmt: skip
     data = Dataset.objects.filter(project=model.project, role="evaluation").first()
     for artifact, accuracy, p50 in ((onnx, 0.9926, 0.101), (int8, 0.9907, 0.043)):

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from engine.errors import EngineError
-from engine.sandbox import Limits, SandboxResult, available, parent, run
+from engine.sandbox import Limits, SandboxResult, available, parent, processes, run
+from engine.sandbox.cgroup import MemoryGroup
 
 HERE = Path(__file__).parent
 Attempt = Callable[..., SandboxResult]
@@ -180,6 +181,18 @@ def test_stop_ends_it_when_the_event_is_set(attempt: Attempt) -> None:
 def test_memory_is_told_when_children_pass_the_limit_together(attempt: Attempt) -> None:
     error = failure(attempt, "eat_slowly", limits=Limits(seconds=30, memory_mb=250))
     assert error.code == "memory" and "250 MB" in error.message
+
+
+def test_kernel_ends_it_when_memory_grows_between_two_looks(attempt: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = MemoryGroup.make(1 << 30)
+    if trial is None:
+        pytest.skip("no control group for memory may be made here")
+    trial.remove()
+    monkeypatch.setattr(processes, "resident_bytes", lambda pids: 0)  # as if it had not looked
+    began = time.monotonic()
+    error = failure(attempt, "eat_slowly", limits=Limits(seconds=30, memory_mb=250))
+    assert error.code == "memory" and "250 MB" in error.message and time.monotonic() - began < 20
+    assert not list(trial.folder.parent.glob(f"slipway-{os.getpid()}-*"))
 
 
 def test_memory_is_told_when_one_allocation_is_too_large(attempt: Attempt) -> None:
