@@ -34,7 +34,7 @@ from engine.export.installing import Tools  # noqa: E402
 from engine.export.sources.base import source_of  # noqa: E402
 
 LIMITS = sandbox.Limits(seconds=600, memory_mb=6144)
-KINDS = ("sklearn", "pytorch", "keras")
+KINDS = ("sklearn", "xgboost", "pytorch", "keras")
 
 
 class Bench:

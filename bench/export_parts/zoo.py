@@ -2,8 +2,8 @@
 
     python zoo.py KIND FOLDER
 
-KIND is one of `sklearn`, `pytorch`, `keras`; FOLDER gets a folder for each model, with `rows.npz` or `rows.csv` in it.
-Only data that comes with scikit-learn is used.
+KIND is one of `sklearn`, `xgboost`, `pytorch`, `keras`; FOLDER gets a folder for each model, with `rows.npz` or
+`rows.csv` in it. Only data that comes with scikit-learn is used.
 """
 
 from __future__ import annotations
@@ -91,6 +91,19 @@ def sentences() -> tuple[list[str], list[str]]:
     return texts, sources
 
 
+def xgboost(folder: Path) -> None:
+    """Boosted trees on digits [-1, 64]."""
+    import xgboost as boosting
+
+    x, y = digits(folder)
+    place = folder / "XGBoost digits"
+    place.mkdir()
+    boosting.XGBClassifier(n_estimators=30, max_depth=4, n_jobs=1).fit(x, y).save_model(place / "model.ubj")
+    block = {"data": "model.ubj", "model_class": "xgboost.sklearn.XGBClassifier", "xgb_version": boosting.__version__}
+    mlmodel(place, "xgboost", block, [-1, 64])
+    np.savez(place / "rows.npz", X=x, y=y)
+
+
 def pytorch(folder: Path) -> None:
     """A CNN on digits [-1, 1, 8, 8]."""
     import torch
@@ -133,4 +146,4 @@ def keras(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"sklearn": sklearn, "pytorch": pytorch, "keras": keras}[sys.argv[1]](Path(sys.argv[2]))
+    {"sklearn": sklearn, "xgboost": xgboost, "pytorch": pytorch, "keras": keras}[sys.argv[1]](Path(sys.argv[2]))

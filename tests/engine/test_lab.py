@@ -14,6 +14,7 @@ from engine.optimize.lab.conclude import Conclusion, conclude
 from engine.optimize.lab.goal import Goal
 from engine.optimize.lab.pareto import front
 from engine.optimize.lab.plan import next_recipes
+from engine.optimize.lab.promise import upper_among
 from engine.optimize.lab.trial import Judgement, Measured, Survey, Trial
 from engine.optimize.recipe import Recipe
 
@@ -149,6 +150,32 @@ def test_what_to_relax_is_said_when_nothing_keeps_the_promise() -> None:
     assert found.recommended is None and found.nearest and "a latency of 0.88 ms" in str(found.relax[0])
     refused = trial({}, 3.0, 1, 1).model_copy(update={"state": "refused", "measured": None})
     assert "3.00 instead of 1" in str(conclude(Goal(), BASE, [refused]).relax[0])
+
+
+def test_bound_is_wider_when_it_is_the_best_of_many() -> None:
+    judged = trial({}, 0.2, 0.4, 10**7, upper=0.8).judged
+    assert judged is not None
+    bounds = [upper_among(judged, count) for count in (1, 2, 20, 200)]
+    assert bounds[0] == pytest.approx(0.8) and bounds == sorted(bounds)
+    assert bounds[2] == pytest.approx(0.2 + 0.6 * 2.807 / 1.645, abs=1e-3)  # z at 0.05 / 20
+    many = [trial({"per_channel": bool(number)}, 0.2, 0.4, 10**7, upper=0.8) for number in range(2)]
+    assert conclude(Goal(sure=True), BASE, many[:1]).recommended
+    refused = [one.model_copy(update={"state": "refused", "measured": None}) for one in many * 10]
+    assert conclude(Goal(sure=True), BASE, [many[0], *refused]).recommended is None
+
+
+def test_nothing_long_is_begun_when_the_time_is_nearly_over() -> None:
+    trials: list[Trial] = []
+    goal = Goal(trials=60, minutes=10)
+    while proposals := next_recipes(goal, NET, trials, 30):
+        assert not any(step.optimizer == "fine-tuning" for one in proposals for step in one.recipe.steps)
+        trials += [world(one.recipe, 0.5) for one in proposals]
+    tuned = next_recipes(goal, NET, trials, 300)[0].recipe
+    assert [step.optimizer for step in tuned.steps] == ["prune-channels", "fine-tuning"]
+    trials.append(world(tuned, 0.5))
+    # What was tuned is there: the quantized form of it takes no second tuning.
+    again = next_recipes(goal, NET, trials, 30)[0].recipe
+    assert again.steps[:2] == tuned.steps and again.steps[2].optimizer == "static-quantization"
 
 
 def test_class_is_guarded_when_the_whole_looks_well() -> None:
