@@ -161,7 +161,8 @@ def test_bound_is_wider_when_it_is_the_best_of_many() -> None:
     many = [trial({"per_channel": bool(number)}, 0.2, 0.4, 10**7, upper=0.8) for number in range(2)]
     assert conclude(Goal(sure=True), BASE, many[:1]).recommended
     refused = [one.model_copy(update={"state": "refused", "measured": None}) for one in many * 10]
-    assert conclude(Goal(sure=True), BASE, [many[0], *refused]).recommended is None
+    lucky = conclude(Goal(sure=True), BASE, [many[0], *refused])
+    assert lucky.recommended is None and "more rows, for the best of 21" in str(lucky.relax[0])
 
 
 def test_nothing_long_is_begun_when_the_time_is_nearly_over() -> None:

@@ -48,7 +48,7 @@ def conclude(goal: Goal, baseline: Measured, trials: list[Trial]) -> Conclusion:
         return found
     nearest = sorted(measured, key=lambda trial: _distance(goal, trial))[:NEAREST]
     found.nearest = [trial.key for trial in nearest]
-    found.relax = _relax(goal, nearest, trials)
+    found.relax = _relax(goal, nearest, trials, judged)
     found.reasons = [say("Nothing that was tried keeps the promise.")]
     return found
 
@@ -135,7 +135,7 @@ def _distance(goal: Goal, trial: Trial) -> float:
     return over + max(0.0, _judged(trial).loss - goal.max_loss) / allowed
 
 
-def _relax(goal: Goal, nearest: list[Trial], trials: list[Trial]) -> list[Sentence]:
+def _relax(goal: Goal, nearest: list[Trial], trials: list[Trial], judges: int) -> list[Sentence]:
     if not nearest:
         refused = [trial for trial in trials if trial.judged is not None]
         if not refused:
@@ -147,12 +147,12 @@ def _relax(goal: Goal, nearest: list[Trial], trials: list[Trial]) -> list[Senten
             )
         ]  # fmt: skip
     return [
-        say("%(recipe)s would do with %(wishes)s.", recipe=_named(trial.recipe), wishes=_wishes(goal, trial))
+        say("%(recipe)s would do with %(wishes)s.", recipe=_named(trial.recipe), wishes=_wishes(goal, trial, judges))
         for trial in nearest
     ]
 
 
-def _wishes(goal: Goal, trial: Trial) -> Sentence:
+def _wishes(goal: Goal, trial: Trial, judges: int) -> Sentence:
     """What a measured trial that breaks the promise asks for."""
     judged = _judged(trial)
     wishes = [
@@ -161,6 +161,13 @@ def _wishes(goal: Goal, trial: Trial) -> Sentence:
     ]
     if quality_breach(goal, judged):
         wishes.append(say("a loss of %(loss)s %(unit)s", loss=f"{max(judged.loss, 0):.2f}", unit=unit(judged)))
+    elif goal.sure and (bound := upper_among(judged, judges)) > goal.max_loss:
+        wishes.append(
+            say(
+                "more rows, for the best of %(judges)s may lose up to %(loss)s %(unit)s",
+                judges=str(judges), loss=f"{bound:.2f}", unit=unit(judged),
+            )
+        )  # fmt: skip
     return chained(wishes, AND)
 
 
