@@ -16,7 +16,7 @@ from serving.telemetry import Recorder
 
 log = logging.getLogger("serving.shadow")
 
-MAX_WAITING = 256
+MAX_WAITING = 64
 MAX_BYTES = 64 << 20
 # Copies of so long go to the thread together: waking it for each would have it fight for the interpreter's lock with
 # the loop that answers.
