@@ -13,6 +13,7 @@ from django.db import IntegrityError, connection, transaction
 from registry import storage
 from registry.copying import copy_at_once
 from registry.mlflow import reconcile
+from registry.mlflow.facts import MlflowVersion
 from registry.models import Artifact, Format, Model, Origin, Task, Verdict, Version, VersionState
 from registry.services import export_request, model_create
 from registry.signing import attest
@@ -21,6 +22,7 @@ from slipway.accounts import policy
 from slipway.accounts.models import Project, User
 from slipway.api.problems import Conflict, Problem
 from slipway.audit.services import record
+from slipway.jobs.models import Job
 from slipway.jobs.services import submit
 
 _KEPT = ("opset", "ir_version", "nodes", "parameters", "producer", "version", "model")  # facts of an uploaded file
@@ -206,9 +208,10 @@ def versions_reconcile() -> int:
     taken = 0
     for found in reconcile.versions_new():
         try:
-            project = _project_for(found.tags)
+            retraining = _retraining_of(found)
             version_from_mlflow(
-                project=project,
+                project=retraining.project if retraining else _project_for(found.tags),
+                origin=Origin.RETRAINING if retraining else Origin.MLFLOW,
                 mlflow_name=found.name,
                 mlflow_version=found.version,
                 source=found.source,
@@ -220,6 +223,16 @@ def versions_reconcile() -> int:
         except (Problem, ValidationError) as error:
             log.warning("mlflow_version_skipped", name=found.name, version=found.version, error=str(error))
     return taken
+
+
+def _retraining_of(found: MlflowVersion) -> Job | None:
+    """The job that registered it, seen here before that job's own end; its run shows that the tag is true."""
+    kind, _, number = found.tags.get("slipway.key", "").partition(":")
+    if kind != "job" or not number.isdecimal() or len(number) > 18 or not found.run_id:
+        return None
+    return Job.objects.select_related("project").filter(
+        pk=int(number), kind="retrain", mlflow_run_id=found.run_id
+    ).first()  # fmt: skip
 
 
 def _project_for(tags: Mapping[str, str]) -> Project:
