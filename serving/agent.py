@@ -318,7 +318,7 @@ class Agent(threading.Thread):
             elif not deployment.well:
                 status[ident] = _state(deployment, "failed", "the JVM scorer is starting again")
             else:
-                status[ident] = _state(deployment, "ready", text)
+                status[ident] = _state(deployment, "ready" if self.runtime.listening else "loading", text)
         for ident in named - status.keys():
             status[ident] = _entry("failed", text, "", 0)
         return status

@@ -185,6 +185,10 @@ async def _serve(options: Options, index: int, port: int, run_folder: Path, core
         member.join(loop, handed)
     run_at_once()
     sock = listen(options.host, port)
+    sock.listen(config.backlog)
+    runtime.listening = True
+    if runtime.on_health is not None:
+        runtime.on_health()
     await server.serve(sockets=[sock])
     await asyncio.gather(*leaving)
     for task in tasks:

@@ -36,6 +36,7 @@ class Runtime:
         self._looking: asyncio.Task[None] | None = None
         self.on_health: Callable[[], object] | None = None  # an upstream became ready, or ceased to be
         self.loaded = False  # a first table was put in place
+        self.listening = False  # whoever hears that a deployment is ready may connect at once
         self.draining = False
         self.recorder = Recorder()
         self.mirror = Mirror(self.recorder)

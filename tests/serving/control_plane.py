@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -48,6 +49,7 @@ class ControlPlane:
         self.artifacts: dict[str, bytes] = {}
         self.accepted: dict[tuple[str, int], dict[str, Any]] = {}
         self.received: list[dict[str, Any]] = []
+        self.on_report: Callable[[dict[str, Any]], object] = lambda report: None
         self.lose_answers = 0  # take a report, then hang up without an answer
         self.refuse_reports = 0  # answer 503
         self.tokens_seen: set[str] = set()
@@ -140,6 +142,7 @@ class ControlPlane:
                     plane.refuse_reports -= 1
                     self.answer(503)
                     return
+                plane.on_report(report)
                 plane.received.append(report)
                 plane.accepted.setdefault((report["instance"], report["seq"]), report)
                 if plane.lose_answers > 0:

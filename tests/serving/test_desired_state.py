@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -295,6 +297,26 @@ def test_shadow_drops_copies_when_it_cannot_keep_up(serve: Serve, control: Contr
     text = server.client.get("/metrics").text
     dropped = next(line for line in text.splitlines() if line.startswith("slipway_shadow_requests_dropped_total"))
     assert float(dropped.split()[-1]) > 0
+
+
+def test_nothing_is_called_ready_before_connections_are_taken(
+    serve: Serve, control: ControlPlane, tmp_path: Path
+) -> None:
+    port = 0
+    refused: list[bool] = []
+
+    def connect(report: dict[str, Any]) -> None:
+        if any(one["state"] == "ready" for one in report["deployments"].values()):
+            with socket.socket() as client:
+                refused.append(client.connect_ex(("127.0.0.1", port)) != 0)
+
+    control.on_report = connect
+    control.publish(endpoint("m", deployment("1", control.add(models.constant(1)))))
+    # gRPC's door takes time to make, between the first models and the sockets.
+    server = serve("--home", str(tmp_path), "--control-url", control.url, "--grpc-port", "0")
+    port = int(server.url.rsplit(":", 1)[1])
+    wait_until(lambda: refused, what="a report that it is ready")
+    assert refused[0] is False
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"generation": "x"}', "[]"])
