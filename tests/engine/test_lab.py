@@ -122,6 +122,9 @@ def test_best_of_those_that_keep_the_promise_is_recommended_with_reasons() -> No
     assert both.recommended == trial({"per_channel": True}, 0, 1, 1).key and "cannot be ruled out" in str(
         both.reasons[-1]
     )
+    bold = trial({}, 0.9, 0.1, 10**6, upper=1.6)
+    much = conclude(Goal(), BASE, [bold, trial({"per_channel": True}, 0.2, 0.4, 10**7)])
+    assert much.recommended == bold.key and "is proven to keep the promise, with 2.50 times" in str(much.reasons[-1])
     assert conclude(Goal(sure=True), BASE, [trial({}, 0.9, 0.4, 10**7, upper=1.6)]).recommended is None
 
 

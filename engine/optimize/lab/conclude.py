@@ -13,6 +13,8 @@ from engine.optimize.lab.trial import Judgement, Measured, Trial
 from engine.optimize.recipe import Recipe
 
 NEAREST = 3
+# A proof is worth so much: what is proven may take this many times the time (or size) of what is not.
+_WORTH_PROOF = 1.25
 
 
 class Conclusion(BaseModel):
@@ -34,15 +36,18 @@ def conclude(goal: Goal, baseline: Measured, trials: list[Trial]) -> Conclusion:
     if goal.sure:
         good = [trial for trial in good if upper_among(_judged(trial), judged) <= goal.max_loss]
     if good:
-        # What is proven comes before what only held on these rows.
-        ranked = sorted(good, key=lambda trial: score(goal, _cost(trial), baseline))
-        better = [trial for trial in ranked if score(goal, _cost(trial), baseline) < 1]
-        best = next((trial for trial in better if _sure(goal, trial)), better[0] if better else None)
-        if best is not None:
+        scored = sorted(((score(goal, _cost(trial), baseline), trial) for trial in good), key=lambda pair: pair[0])
+        better = [(value, trial) for value, trial in scored if value < 1]
+        if better:
+            (least, boldest), (value, surest) = better[0], _surest(goal, better)
+            # What is proven comes before what only held on these rows, if it is nearly as good.
+            best = surest if value <= least * _WORTH_PROOF else boldest
             found.recommended = best.key
             found.reasons = _reasons(goal, best, baseline, len(trials), judged, good)
-            if best is not better[0]:
-                found.reasons.append(_bolder(better[0], baseline))
+            if best is not boldest:
+                found.reasons.append(_bolder(boldest, baseline))
+            elif best is not surest:
+                found.reasons.append(_surer(surest, baseline))
             return found
         found.reasons = [say("Nothing that was tried is better than the model as it is.")]
         return found
@@ -51,6 +56,11 @@ def conclude(goal: Goal, baseline: Measured, trials: list[Trial]) -> Conclusion:
     found.relax = _relax(goal, nearest, trials, judged)
     found.reasons = [say("Nothing that was tried keeps the promise.")]
     return found
+
+
+def _surest(goal: Goal, better: list[tuple[float, Trial]]) -> tuple[float, Trial]:
+    """The best of those that are proven; the best of all where none is."""
+    return next(((value, trial) for value, trial in better if _sure(goal, trial)), better[0])
 
 
 def _point(trial: Trial) -> tuple[float, ...]:
@@ -120,6 +130,13 @@ def _bolder(trial: Trial, baseline: Measured) -> Sentence:
         "up to %(bound)s cannot be ruled out.",
         recipe=_named(trial.recipe), speed=f"{_cost(trial).speedup:.2f}", share=_share(trial, baseline),
         loss=f"{max(0.0, judged.loss):.2f}", bound=f"{judged.loss_upper:.2f}",
+    )  # fmt: skip
+
+
+def _surer(trial: Trial, baseline: Measured) -> Sentence:
+    return say(
+        "%(recipe)s is proven to keep the promise, with %(speed)s times the speed and %(share)s %% of the size.",
+        recipe=_named(trial.recipe), speed=f"{_cost(trial).speedup:.2f}", share=_share(trial, baseline),
     )  # fmt: skip
 
 
