@@ -104,6 +104,7 @@ def test_old_version_keeps_answering_when_the_new_artifact_is_corrupt(
     # Once the bytes are right it comes by itself.
     control.add(new)
     wait_until(lambda: value(server) == 2.0)
+    wait_until(lambda: load.answers[2.0], what="the new version in the load's own answers")
     assert set(load.stop()) == {1.0, 2.0}
 
 
