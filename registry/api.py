@@ -330,7 +330,7 @@ class ArtifactViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets
     def measurements(self, request: Request, pk: str) -> Response:
         """Adds a measurement that was made on a device without a worker."""
         artifact = self.get_object()
-        shape = shapes.MeasurementImport(data=request.data, context={"artifact": artifact})
+        shape = shapes.MeasurementImport(data=request.data, context={"request": request, "artifact": artifact})
         shape.is_valid(raise_exception=True)
         row = measurement_import(actor=request.user, artifact=artifact, **shape.validated_data)
         return Response(shapes.MeasurementSerializer(row).data, status=201)

@@ -12,7 +12,7 @@ from django.db import IntegrityError, connection, transaction
 
 from registry import storage
 from registry.copying import copy_at_once
-from registry.mlflow import reconcile
+from registry.mlflow import gateway, reconcile
 from registry.mlflow.facts import MlflowVersion
 from registry.models import Artifact, Format, Model, Origin, Task, Verdict, Version, VersionState
 from registry.services import export_request, model_create
@@ -227,11 +227,11 @@ def versions_reconcile() -> int:
 
 def _retraining_of(found: MlflowVersion) -> Job | None:
     """The job that registered it, seen here before that job's own end; its run shows that the tag is true."""
-    kind, _, number = found.tags.get("slipway.key", "").partition(":")
-    if kind != "job" or not number.isdecimal() or len(number) > 18 or not found.run_id:
+    number = gateway.job_of_key(found.tags.get(gateway.KEY, ""))
+    if number is None or not found.run_id:
         return None
     return Job.objects.select_related("project").filter(
-        pk=int(number), kind="retrain", mlflow_run_id=found.run_id
+        pk=number, kind="retrain", mlflow_run_id=found.run_id
     ).first()  # fmt: skip
 
 

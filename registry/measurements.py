@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import transaction
-from pydantic import ValidationError
 
 from engine.evaluate.device import DeviceMeasurement
 from registry.models import Artifact, Dataset, Measurement
 from slipway import events
 from slipway.accounts import policy
 from slipway.accounts.models import User
-from slipway.api.problems import Problem
+from slipway.api.problems import Problem, validated
 from slipway.audit.services import record
 
 
@@ -24,12 +23,7 @@ def measurement_import(
     other bytes than the artifact's or beside other bytes than its parent's."""
     project_id = artifact.version.model.project_id
     policy.require(actor, policy.WRITE, project_id)
-    try:
-        found = DeviceMeasurement.model_validate(measured)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(["measured", *(str(part) for part in first["loc"])])
-        raise Problem(f"{where}: {first['msg']}.", field=where) from error
+    found = validated(DeviceMeasurement, measured, "measured")
     if found.sha256 != artifact.sha256:
         raise Problem(
             "It was measured on another file than this artifact's.", field="measured.sha256", code="other-artifact"

@@ -7,7 +7,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from engine.optimize.base import optimizers
-from engine.optimize.lab.sentence import THEN, Sentence, chained
+from engine.optimize.lab.sentence import in_turn
 
 
 def optimizer_words(name: str) -> str:
@@ -18,5 +18,4 @@ def optimizer_words(name: str) -> str:
 
 def recipe_words(steps: list[dict[str, Any]]) -> str:
     """The steps of a recipe, one after the other."""
-    names = [Sentence.model_validate(optimizer_words(step["optimizer"])) for step in steps]
-    return chained(names, THEN).said(_)
+    return in_turn(optimizer_words(step["optimizer"]) for step in steps).said(_)

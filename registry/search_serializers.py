@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rest_framework import serializers
 
 from engine.optimize.lab.goal import Goal
-from registry.models import Dataset
 from registry.search_models import Search, SearchTrial, TrialState
-from registry.search_selectors import state_of, teaching_sets
+from registry.search_selectors import state_of
+from registry.serializers import RowsField
 
 _GOAL = "Any of: " + ", ".join(Goal.model_fields) + "."
 
@@ -18,25 +16,11 @@ class SearchRequest(serializers.Serializer):
     """What to look for, and which rows to judge and to learn on."""
 
     goal = serializers.DictField(required=False, default=dict, help_text=_GOAL)
-    dataset = serializers.PrimaryKeyRelatedField(
-        queryset=Dataset.objects.none(), required=False, allow_null=True, default=None,
-        help_text="Evaluation set; the version's newest without it.",
-    )  # fmt: skip
-    calibration = serializers.PrimaryKeyRelatedField(
-        queryset=Dataset.objects.none(), required=False, allow_null=True, default=None,
+    dataset = RowsField(help_text="Evaluation set; the version's newest without it.")
+    calibration = RowsField(
         help_text="Without it, and without training rows, 30 % of the evaluation set calibrate and are not judged on.",
-    )  # fmt: skip
-    training = serializers.PrimaryKeyRelatedField(
-        queryset=Dataset.objects.none(), required=False, allow_null=True, default=None,
-        help_text="Rows to tune with after pruning.",
-    )  # fmt: skip
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if (artifact := self.context.get("artifact")) is not None:
-            rows = teaching_sets(self.context["request"].user, artifact)
-            for name in ("dataset", "calibration", "training"):
-                self.fields[name].queryset = rows  # type: ignore[attr-defined]
+    )
+    training = RowsField(help_text="Rows to tune with after pruning.")
 
 
 class SearchSerializer(serializers.ModelSerializer):

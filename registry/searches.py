@@ -8,7 +8,6 @@ from typing import Any
 from django.db import transaction
 from django.db.models.functions import Now
 from django.utils import timezone
-from pydantic import ValidationError
 
 from engine.optimize.lab.conclude import conclude
 from engine.optimize.lab.goal import Goal
@@ -20,19 +19,14 @@ from registry.selectors import evaluation_set
 from slipway import events
 from slipway.accounts import policy
 from slipway.accounts.models import User
-from slipway.api.problems import Conflict, Problem
+from slipway.api.problems import Conflict, Problem, validated
 from slipway.jobs.models import LIVE, Job, State
 from slipway.jobs.services import job_cancel, job_wake, submit
 
 
 def goal_of(given: dict[str, Any]) -> Goal:
     """A goal from plain data. Problem naming the first wrong field as `goal.<field>`."""
-    try:
-        return Goal.model_validate(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(["goal", *(str(part) for part in first["loc"])])
-        raise Problem(f"{where}: {first['msg']}.", field=where) from error
+    return validated(Goal, given, "goal")
 
 
 @transaction.atomic

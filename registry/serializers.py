@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import QuerySet
 from rest_framework import serializers
 
 from engine.export.requirements import LONGEST, MOST
@@ -19,6 +20,7 @@ from registry.models import (
     Task,
     Version,
 )
+from registry.search_selectors import teaching_sets
 from slipway.accounts.models import Project
 
 
@@ -230,18 +232,20 @@ class OptimizeRequest(serializers.Serializer):
     options = serializers.DictField(required=False, default=dict)
 
 
+class RowsField(serializers.PrimaryKeyRelatedField):
+    """A data set of the project of the context's artifact, seen by the context's user; None without it."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(queryset=Dataset.objects.none(), required=False, allow_null=True, default=None, **more)
+
+    def get_queryset(self) -> QuerySet[Dataset]:
+        artifact = self.context.get("artifact")
+        return Dataset.objects.none() if artifact is None else teaching_sets(self.context["request"].user, artifact)
+
+
 class MeasurementImport(serializers.Serializer):
     measured = serializers.DictField(help_text="What `python -m engine.evaluate.device` printed on the device.")
-    dataset = serializers.PrimaryKeyRelatedField(
-        queryset=Dataset.objects.none(), required=False, allow_null=True, default=None,
-        help_text="The rows that it was measured on.",
-    )  # fmt: skip
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if (artifact := self.context.get("artifact")) is not None:
-            rows = Dataset.objects.filter(project_id=artifact.version.model.project_id)
-            self.fields["dataset"].queryset = rows  # type: ignore[attr-defined]
+    dataset = RowsField(help_text="The rows that it was measured on.")
 
 
 class Uploaded(serializers.Serializer):

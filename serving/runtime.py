@@ -34,7 +34,9 @@ class Runtime:
         self._former: list[Table] = []  # what calls in flight may still hold
         self._closing: set[asyncio.Task[None]] = set()
         self._looking: asyncio.Task[None] | None = None
-        self.on_health: Callable[[], object] | None = None  # an upstream became ready, or ceased to be
+        self.on_health: Callable[[], object] | None = (
+            None  # what is ready has changed: by an upstream, or because the process listens now
+        )
         self.loaded = False  # a first table was put in place
         self.listening = False  # whoever hears that a deployment is ready may connect at once
         self.draining = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -133,7 +132,9 @@ def placed(source: Path, target: Path) -> Path:
     return target
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file_stored(job: JobContext, file: Path, *, sha256: str, run_id: str, folder: str, name: str) -> str:
+    """The address of a file that is in MLflow, once however often the job repeats, and in this node's cache."""
+    place = f"{folder}/{sha256[:16]}/{name}"
+    uri = job.once(f"store:{sha256}", lambda: storage.put_file(file, run_id=run_id, artifact_path=place))
+    storage.cache_add(file, sha256=sha256)
+    return str(uri)

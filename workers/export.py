@@ -8,6 +8,7 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 from pydantic import BaseModel
 
+from engine.digests import file_digest
 from engine.errors import EngineError
 from engine.export.base import exporter, exporters
 from engine.sandbox import Limits, SandboxResult
@@ -23,8 +24,8 @@ from slipway.jobs.kinds import Done, Later, job_kind
 from slipway.jobs.services import submit
 from workers.common import (
     FETCH_LIMIT,
-    file_digest,
     file_facts,
+    file_stored,
     made_file,
     onnx_facts,
     placed,
@@ -215,11 +216,7 @@ def export_version(job: JobContext, params: ExportParams) -> Done | Later:
         with job.step("store"):
             run_id = job.once("run", lambda: job_run(job, version, f"export {params.exporter}"))
             job.note_run(run_id)
-            uri = job.once(
-                f"store:{sha256}",
-                lambda: storage.put_file(file, run_id=run_id, artifact_path=f"export/{sha256[:16]}/{plugin.file_name}"),
-            )
-            storage.cache_add(file, sha256=sha256)
+            uri = file_stored(job, file, sha256=sha256, run_id=run_id, folder="export", name=plugin.file_name)
         with job.step("register"):
             gateway.run_log(
                 run_id,

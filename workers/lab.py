@@ -6,7 +6,6 @@ to try next, and leaves. Killed anywhere, it goes on from what is written.
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from pydantic import BaseModel
 
+from engine.digests import file_digest
 from engine.errors import EngineError
 from engine.optimize.base import optimizers
 from engine.optimize.lab.plan import next_recipes
@@ -25,7 +25,7 @@ from registry.search_models import TRIAL_LIVE, Search
 from slipway.environment import environment
 from slipway.jobs.context import JobContext
 from slipway.jobs.kinds import Done, Later, job_kind
-from workers.common import FETCH_LIMIT, artifact_file, dataset_file, file_digest, placed, sandboxed, scratch_folder
+from workers.common import FETCH_LIMIT, artifact_file, dataset_file, file_stored, placed, sandboxed, scratch_folder
 from workers.environments import prepared
 from workers.runs import job_run
 from workers.variants import (
@@ -152,9 +152,7 @@ def _parts(job: JobContext, row: Search, run_id: str, scratch: Path) -> dict[str
     found: dict[str, Any] = {"seed": row.seed}
     for name, (file, count) in parted(job, whole, row.dataset.target, row.seed, scratch).items():
         sha256 = file_digest(file)
-        kept = partial(storage.put_file, file, run_id=run_id, artifact_path=f"search/{sha256[:16]}/{file.name}")
-        uri = job.once(f"part:{sha256}", kept)
-        storage.cache_add(file, sha256=sha256)
+        uri = file_stored(job, file, sha256=sha256, run_id=run_id, folder="search", name=file.name)
         found[name] = {"sha256": sha256, "uri": uri, "file_name": file.name, "rows": count}
     return found
 

@@ -99,7 +99,7 @@ def _run(job: JobContext, model: Model, origin: Version) -> str:
     return gateway.run_ensure(
         f"slipway/{model.project.slug}",
         tags={
-            "slipway.key": f"job:{job.id}",
+            gateway.KEY: gateway.job_key(job.id),
             "slipway.job": str(job.id),
             "slipway.retrained_from": str(origin.pk),
         },
@@ -138,5 +138,5 @@ def _copy(run_id: str, files: Path) -> int:
 def _register(model: Model, run_id: str, source: str, job_id: int) -> int:
     gateway.run_finish(run_id)
     return gateway.version_register(
-        _mlflow_name(model), run_id=run_id, source=source, tags={"slipway.key": f"job:{job_id}"}
+        _mlflow_name(model), run_id=run_id, source=source, tags={gateway.KEY: gateway.job_key(job_id)}
     )

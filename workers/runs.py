@@ -13,7 +13,7 @@ def job_run(job: JobContext, version: Version, name: str) -> str:
     """The job's own run: found by its tag when a killed attempt already made it."""
     return gateway.run_ensure(
         f"slipway/{version.model.project.slug}",
-        tags={"slipway.key": f"job:{job.id}", "slipway.job": str(job.id), "slipway.version": str(version.pk)},
+        tags={gateway.KEY: gateway.job_key(job.id), "slipway.job": str(job.id), "slipway.version": str(version.pk)},
         run_name=f"{version} {name}",
     )
 

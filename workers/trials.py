@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 from pydantic import BaseModel
 
+from engine.digests import file_digest
 from engine.errors import EngineError
 from engine.evaluate.tasks import hardware
 from engine.optimize.lab.promise import quality_breach
@@ -20,11 +20,12 @@ from registry import searches, storage
 from registry.search_models import Search, SearchTrial, TrialState
 from slipway.jobs.context import JobContext
 from slipway.jobs.kinds import Done, Later, job_kind
-from workers.common import FETCH_LIMIT, artifact_file, file_digest, placed, scratch_folder
+from workers.common import FETCH_LIMIT, artifact_file, file_stored, placed, scratch_folder
 from workers.lab import ROUNDS, SEARCHES, cost_of, look_task, rows_of, seconds_left
 from workers.runs import job_run
 from workers.variants import (
     OPTIMIZE_LIMITS,
+    VARIANTS_FOLDER,
     made_variant,
     measured_file,
     run_figures,
@@ -149,9 +150,7 @@ class _Halfway:
         sha256 = file_digest(file)
         version = self.trial.search.artifact.version
         run_id = self.job.once("run", lambda: job_run(self.job, version, f"trial {self.trial.label}"))
-        kept = partial(storage.put_file, file, run_id=run_id, artifact_path=f"halfway/{sha256[:16]}/model.onnx")
-        uri = self.job.once(f"halfway:{sha256}", kept)
-        storage.cache_add(file, sha256=sha256)
+        uri = file_stored(self.job, file, sha256=sha256, run_id=run_id, folder=VARIANTS_FOLDER, name="model.onnx")
         searches.halfway_keep(trial=self.trial, key=key, sha256=sha256, uri=uri)
 
 

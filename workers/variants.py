@@ -7,22 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from engine.digests import file_digest
 from engine.errors import EngineError
 from engine.optimize.lab.parts import CALIBRATES
 from engine.optimize.recipe import Recipe
 from engine.sandbox import Limits
-from registry import results, storage
+from registry import results
 from registry.mlflow import gateway
 from registry.models import Artifact, Dataset, Format, Verdict, Version
 from registry.packages import kit_plan
 from slipway.jobs.context import JobContext
-from workers.common import file_digest, made_file, onnx_facts, placed, sandboxed
+from workers.common import file_stored, made_file, onnx_facts, placed, sandboxed
 from workers.environments import prepared
 from workers.runs import job_run, numbers
 from workers.turns import measuring_alone
 
 OPTIMIZE_LIMITS = Limits(seconds=900, memory_mb=6144)
 MEASURE_LIMITS = Limits(seconds=600, memory_mb=6144)
+# Of a run: variants, and models on the way to one (which may be one themselves, and are stored once then).
+VARIANTS_FOLDER = "optimize"
 SPLIT_LIMITS = Limits(seconds=300, memory_mb=6144)
 
 
@@ -143,14 +146,10 @@ def variant_kept(job: JobContext, variant: Variant, version: Version, name: str)
     """(run, uri) of a variant whose bytes are in MLflow and in this node's cache."""
     run_id = job.once("run", lambda: job_run(job, version, name))
     job.note_run(run_id)
-    uri = job.once(
-        f"store:{variant.sha256}",
-        lambda: storage.put_file(
-            variant.file, run_id=run_id, artifact_path=f"optimize/{variant.sha256[:16]}/model.onnx"
-        ),
+    uri = file_stored(
+        job, variant.file, sha256=variant.sha256, run_id=run_id, folder=VARIANTS_FOLDER, name="model.onnx"
     )
-    storage.cache_add(variant.file, sha256=variant.sha256)
-    return str(run_id), str(uri)
+    return str(run_id), uri
 
 
 def variant_record(

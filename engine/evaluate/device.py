@@ -9,7 +9,6 @@ Needs numpy, onnx and onnxruntime on the device, and this package; no network.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import math
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from engine.digests import file_digest
 from engine.errors import EngineError
 
 _MOST_METRICS = 50
@@ -79,12 +79,9 @@ def measured(model: Path, reference: Path | None, rows: Path | None, **params: o
         found = measure(
             params=dict(params), inputs={name: file for name, file in inputs.items() if file}, out=Path(folder)
         )
-    return DeviceMeasurement(**found, sha256=_digest(model), reference_sha256=_digest(reference) if reference else None)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return DeviceMeasurement(
+        **found, sha256=file_digest(model), reference_sha256=file_digest(reference) if reference else None
+    )
 
 
 def main() -> int:

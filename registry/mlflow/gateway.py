@@ -21,9 +21,24 @@ from registry.mlflow.locations import source_location as source_location
 from slipway.environment import environment
 
 KEY = "slipway.key"
+_JOB = "job:"
 PAGE = 100
 _LONGEST_PARAM, _LONGEST_TAG = 6000, 5000
 _BATCH = 100
+
+# Keys
+
+
+def job_key(job_id: int) -> str:
+    """The tag `slipway.key` of what a job makes."""
+    return f"{_JOB}{job_id}"
+
+
+def job_of_key(key: str) -> int | None:
+    """The job that a key names; anybody may have written it."""
+    number = key.removeprefix(_JOB)
+    return int(number) if key.startswith(_JOB) and number.isdecimal() and len(number) <= 18 else None
+
 
 # Runs
 

@@ -8,7 +8,7 @@ from engine.optimize.base import optimizer
 from engine.optimize.lab.goal import Goal
 from engine.optimize.lab.pareto import front
 from engine.optimize.lab.promise import cost_breaches, keeps, proven, quality_breach, score, unit, upper_among
-from engine.optimize.lab.sentence import AND, THEN, Sentence, chained, say
+from engine.optimize.lab.sentence import AND, Sentence, chained, in_turn, say
 from engine.optimize.lab.trial import Judgement, Measured, Trial
 from engine.optimize.recipe import Recipe
 
@@ -142,7 +142,7 @@ def _surer(trial: Trial, baseline: Measured) -> Sentence:
 
 def _named(recipe: Recipe) -> Sentence:
     """As `Recipe.label`."""
-    return chained([Sentence.model_validate(optimizer(step.optimizer).label) for step in recipe.steps], THEN)
+    return in_turn(optimizer(step.optimizer).label for step in recipe.steps)
 
 
 def _distance(goal: Goal, trial: Trial) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from engine.optimize.lab import amounts
 from engine.optimize.lab.goal import Goal
@@ -113,29 +114,43 @@ def _pruned(state: State) -> Iterator[Proposal]:
         return
     first = 0.5 if state.survey.training else 0.25
     for number, (name, before) in enumerate(_pruners(state)):
-        outcomes: dict[float, bool] = {}
-        while (amount := amounts.following(outcomes, first=first)) is not None:
-            if number > 0 and outcomes == {first: False}:
-                break
-            well = yield from _forms(state, before(amount), f"{name}, {amount:.0%} of the channels", State.ok)
-            if well is None:
-                return
-            outcomes[amount] = well
+        why = f"{name}, {{:.0%}} of the channels"
+        outcomes = yield from _furthest(state, before, why, only_up=number > 0, first=first)
+        if outcomes is None:
+            return
         first = max((amount for amount, well in outcomes.items() if well), default=first)
 
 
 def _proven(state: State) -> Iterator[Proposal]:
     """As far as it can be proven that quality allows, by the way of choosing channels that went furthest."""
-    best = state.best([trial for trial in state.kept() if _cuts(trial) == 1 and _tuned(trial)])
-    for name, before in _pruners(state) if best is not None and not state.sure(best) else ():
-        outcomes: dict[float, bool] = {}
-        if best is None or before(0.5)[0].optimizer != best.recipe.steps[0].optimizer:
-            continue
-        while (amount := amounts.following(outcomes, near=_NEAR_PROVEN, tries=_TRIES_PROVEN)) is not None:
-            well = yield from _forms(state, before(amount), f"{name}, {amount:.0%}: more may be provable", State.sure)
-            if well is None:
-                break
-            outcomes[amount] = well
+    best = _best_cut(state)
+    if best is None or state.sure(best):
+        return
+    for name, before in _pruners(state):
+        if before(0.5)[0].optimizer == best.recipe.steps[0].optimizer:
+            why = f"{name}, {{:.0%}}: more may be provable"
+            yield from _furthest(state, before, why, good=State.sure, near=_NEAR_PROVEN, tries=_TRIES_PROVEN)
+
+
+def _furthest(
+    state: State,
+    steps: Callable[[float], tuple[Step, ...]],
+    why: str,
+    good: Callable[[State, Trial], bool] = State.ok,
+    only_up: bool = False,
+    **bounds: Any,
+) -> Generator[Proposal, None, dict[float, bool] | None]:
+    """Offers what `amounts.following` asks for, one share at a time, and returns which were `good`; None while that is
+    open. why: with a place for the share. only_up: if the first is too much, nothing less is tried."""
+    outcomes: dict[float, bool] = {}
+    while (amount := amounts.following(outcomes, **bounds)) is not None:
+        if only_up and outcomes and not any(outcomes.values()):
+            break
+        well = yield from _forms(state, steps(amount), why.format(amount), good)
+        if well is None:
+            return None
+        outcomes[amount] = well
+    return outcomes
 
 
 def _forms(
@@ -147,8 +162,7 @@ def _forms(
     saves, and it is what the others begin with.
     """
     last = _quantizer(state)
-    tuned = any(step.optimizer == "fine-tuning" for step in steps)
-    recipes = [Recipe(steps=steps)] if tuned or not last else []
+    recipes = [Recipe(steps=steps)] if _tuned(steps) or not last else []
     if last:
         recipes.append(Recipe(steps=(*steps, *last)))
     for recipe in recipes:
@@ -174,18 +188,15 @@ def _pruners(state: State) -> Iterator[tuple[str, Callable[[float], tuple[Step, 
 
 def _twice(state: State) -> Iterator[Proposal]:
     """Beyond what one cut bears: cut, tune, cut again, tune again."""
-    best = state.best([trial for trial in state.kept() if _cuts(trial) == 1 and _tuned(trial)])
+    best = _best_cut(state)
     if best is None:
         return
-    cut, tune = best.recipe.steps[0], best.recipe.steps[1]
-    outcomes: dict[float, bool] = {}
-    while (amount := amounts.following(outcomes, first=0.35)) is not None and len(outcomes) < 3:
-        again = Step(optimizer=cut.optimizer, options={**cut.options, "amount": amount})
-        steps = (cut, tune, again, tune)
-        well = yield from _forms(state, steps, f"a second cut of {amount:.0%} after tuning", State.ok)
-        if well is None:
-            return
-        outcomes[amount] = well
+    cut, tune = best.recipe.steps[:2]
+
+    def again(amount: float) -> tuple[Step, ...]:
+        return (cut, tune, Step(optimizer=cut.optimizer, options={**cut.options, "amount": amount}), tune)
+
+    yield from _furthest(state, again, "a second cut of {:.0%} after tuning", first=0.35, tries=3)
 
 
 def _refined(state: State) -> Iterator[Proposal]:
@@ -212,7 +223,7 @@ def _refined(state: State) -> Iterator[Proposal]:
 
 def _longer(state: State) -> Iterator[Proposal]:
     """The fastest that are good enough on these rows, tuned for longer: what is not proven may become so."""
-    tuned = [trial for trial in state.kept() if _tuned(trial) and not _long(trial)]
+    tuned = [trial for trial in state.kept() if _tuned(trial.recipe.steps) and not _long(trial)]
     ranked = sorted(tuned, key=lambda trial: trial.measured.ratio if trial.measured else 1.0)
     longer = {"seconds": _LONGER * _seconds(state), "epochs": _LONGER * _EPOCHS}
     for trial in ranked[:3]:
@@ -246,12 +257,17 @@ def _one(why: str, step: Step) -> Proposal:
     return Proposal(Recipe(steps=(step,)), why)
 
 
+def _best_cut(state: State) -> Trial | None:
+    """The best that was cut once and tuned."""
+    return state.best([trial for trial in state.kept() if _cuts(trial) == 1 and _tuned(trial.recipe.steps)])
+
+
 def _cuts(trial: Trial) -> int:
     return sum(step.optimizer.startswith("prune-channels") for step in trial.recipe.steps)
 
 
-def _tuned(trial: Trial) -> bool:
-    return any(step.optimizer == "fine-tuning" for step in trial.recipe.steps)
+def _tuned(steps: tuple[Step, ...]) -> bool:
+    return any(step.optimizer == "fine-tuning" for step in steps)
 
 
 def _long(trial: Trial) -> bool:

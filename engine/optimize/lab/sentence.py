@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pydantic import BaseModel, model_validator
@@ -39,6 +39,11 @@ class Sentence(BaseModel):
 def say(text: str, **figures: str | Sentence) -> Sentence:
     """A sentence with its figures, each already rounded to what it is worth."""
     return Sentence(text=text, figures=figures)
+
+
+def in_turn(names: Iterable[str]) -> Sentence:
+    """One or more things that are done one after the other."""
+    return chained([Sentence(text=name.replace("%", "%%")) for name in names], THEN)
 
 
 def chained(parts: list[Sentence], text: str) -> Sentence:

@@ -7,13 +7,14 @@ view is an unexpected error: the answer carries a reference, the log the traceba
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import IntegrityError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
+from pydantic import BaseModel
 from pydantic import ValidationError as PydanticValidationError
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -60,6 +61,19 @@ class Problem(Exception):
         self.code = code or self.code
         self.field = field
         self.status = status or self.status
+
+
+Shape = TypeVar("Shape", bound=BaseModel)
+
+
+def validated(shape: type[Shape], given: Any, field: str) -> Shape:
+    """`given` as a `shape`. Problem naming the first wrong part as `field.<part>`."""
+    try:
+        return shape.model_validate(given)
+    except PydanticValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([field, *(str(part) for part in first["loc"])])
+        raise Problem(f"{where}: {first['msg']}.", field=where) from error
 
 
 class Conflict(Problem):
