@@ -65,6 +65,7 @@ def table_of(search: Search, standing: Standing, trials: list[SearchTrial]) -> l
     return [
         {
             "trial": trial,
+            "idea": trial.idea.said(_),
             "quality": trial.quality,
             "cost": trial.cost,
             "share": trial.size / base.size_bytes if trial.size and base else None,

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from engine.optimize.lab.conclude import Conclusion
 from engine.optimize.lab.goal import Goal
+from engine.optimize.lab.sentence import Sentence
 from engine.optimize.lab.trial import Judgement, Measured, Trial
 from engine.optimize.recipe import Recipe
 from registry.recipe_words import recipe_words
@@ -103,6 +104,7 @@ class SearchTrial(models.Model):
     key = models.CharField(max_length=64)
     recipe = models.JSONField()
     label = models.CharField(max_length=500)
+    # A Sentence as JSON; of old rows the plain text.
     why = models.TextField(blank=True)
     state = models.CharField(max_length=10, choices=TrialState.choices, default=TrialState.QUEUED)
     reason = models.TextField(blank=True)
@@ -137,6 +139,11 @@ class SearchTrial(models.Model):
         return recipe_words(self.steps)
 
     @property
+    def idea(self) -> Sentence:
+        """Why it is tried."""
+        return Sentence.of_stored(self.why)
+
+    @property
     def quality(self) -> Judgement | None:
         return Judgement.model_validate(self.judged) if self.judged else None
 
@@ -149,7 +156,7 @@ class SearchTrial(models.Model):
         state: Any = TrialState.FAILED.value if self.state == TrialState.CANCELLED else str(self.state)
         return Trial(
             recipe=Recipe.model_validate(self.recipe),
-            why=self.why,
+            why=self.idea,
             state=state,
             reason=self.reason,
             judged=self.quality,

@@ -46,6 +46,7 @@ class SearchSerializer(serializers.ModelSerializer):
 
 class TrialSerializer(serializers.ModelSerializer):
     state = serializers.ChoiceField(choices=TrialState.choices)
+    why = serializers.CharField(source="idea", help_text="Why it is tried.")
 
     class Meta:
         model = SearchTrial

@@ -125,7 +125,11 @@ def trials_submit(*, search: Search, proposals: list[Proposal]) -> list[SearchTr
         trial, created = SearchTrial.objects.get_or_create(
             search=search,
             key=recipe.key,
-            defaults={"recipe": recipe.model_dump(mode="json"), "label": recipe.label[:500], "why": proposal.why},
+            defaults={
+                "recipe": recipe.model_dump(mode="json"),
+                "label": recipe.label[:500],
+                "why": proposal.why.model_dump_json(),
+            },
         )
         if created:
             _trial_submit(search, trial)

@@ -13,7 +13,7 @@ from django.utils import translation
 from engine.optimize.base import optimizers
 from engine.optimize.lab.goal import Goal
 from registry.goal_form import goal_fields
-from registry.search_models import Search
+from registry.search_models import Search, SearchTrial
 from slipway.jobs.models import Job
 
 Browser = Callable[[str], Client]
@@ -99,7 +99,7 @@ def test_table_follows_the_address_when_it_names_state_order_and_trial(
     assert rows("?state=refused") == [refused.pk]
     sizes = [search.trials.get(pk=pk).size or 1e12 for pk in rows("?sort=size")]
     assert len(sizes) == 11 and sizes == sorted(sizes)
-    assert "50% of the channels" in page(browser, search, f"?trial={refused.pk}")
+    assert "least active, the rest refitted, 50 % of the channels" in page(browser, search, f"?trial={refused.pk}")
     assert page(browser, search, "?trial=x&state=nonsense&sort=%00&before=9")
 
 
@@ -142,9 +142,25 @@ def test_everything_is_said_in_the_readers_language(browser_as: Browser, world: 
     assert "按激活剪除通道，然后静态 int8 量化 的速度将是原来的 10.75 倍" in done
     assert "损失 4.26 个百分点（允许损失 1）" in done
     assert "延迟" in page(browser, searches["unmet"]) and "没有一个尝试" in page(browser, searches["same"])
-    english = re.compile(r"Prune channels|int8 quantization|times the|It loses|of the size|would do with|Nothing that")
+    assert "最不活跃，其余重新拟合，50 % 的通道" in done and "4 位权重" in done
+    english = re.compile(
+        r"Prune channels|least active|weights in|int8 quantization|times the|It loses|of the size|would do with"
+        r"|Nothing that|fewer operators|int8 with"
+    )
     for name in ("done", "unmet", "same", "running", "cancelled"):
         assert not english.findall(page(browser, searches[name])), name
+
+
+def test_idea_of_a_trial_is_a_text_in_the_api_and_on_the_page_when_it_was_stored_before(
+    browser_as: Browser, world: dict[str, Any]
+) -> None:
+    search, browser = world["searches"]["done"], browser_as("viewer")
+    old = search.trials.earliest("pk")
+    SearchTrial.objects.filter(pk=old.pk).update(why="smallest weights, 50% of the channels")
+    ideas = [trial["why"] for trial in browser.get(f"/api/v1/searches/{search.pk}/trials").json()]
+    assert ideas[0] == "smallest weights, 50% of the channels"
+    assert ideas[-1] == "least active, the rest refitted, 50 % of the channels"
+    assert "smallest weights, 50% of the channels" in page(browser, search)
 
 
 def test_optimize_takes_the_options_of_its_method_when_made_by_hand(browser_as: Browser, world: dict[str, Any]) -> None:

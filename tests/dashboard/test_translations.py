@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gettext
 import re
 import subprocess
@@ -11,7 +12,13 @@ import pytest
 
 from engine.export import requirements
 from engine.export.base import exporters
+from engine.optimize import lab
 from engine.optimize.base import optimizers
+from engine.optimize.lab.goal import Goal
+from engine.optimize.lab.plan import next_recipes
+from engine.optimize.lab.sentence import Sentence
+from engine.optimize.lab.trial import Survey, Trial
+from tests.engine.test_lab import NET, world
 
 PO = Path(__file__).resolve().parents[2] / "locale/zh_Hans/LC_MESSAGES/django.po"
 PLACEHOLDER = re.compile(r"%\(\w+\)[sd]")
@@ -69,3 +76,33 @@ def test_every_option_of_an_exporter_or_optimizer_is_in_the_catalogue() -> None:
 
 def test_every_reason_against_a_line_of_packages_is_in_the_catalogue() -> None:
     assert set(requirements.REASONS.values()) <= entries().keys()
+
+
+def test_every_sentence_of_the_lab_is_in_the_catalogue() -> None:
+    known, said = entries(), set()
+    for file in Path(lab.__path__[0]).glob("*.py"):
+        for call in (node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)):
+            words = [word for word in call.args if isinstance(word, ast.Constant) and isinstance(word.value, str)]
+            if words and any(isinstance(name, ast.Name) and name.id == "say" for name in (call.func, *call.args)):
+                said.add(words[0].value)
+    assert len(said) > 20 and said <= known.keys(), said - known.keys()
+
+
+@pytest.mark.parametrize("survey", [NET, NET.model_copy(update={"training": False})], ids=["tuned", "refitted"])
+@pytest.mark.parametrize("bears", [0.0, 0.4])
+def test_every_idea_of_the_plan_is_in_the_catalogue(survey: Survey, bears: float) -> None:
+    trials: list[Trial] = []
+    while ideas := next_recipes(Goal(trials=80), survey, trials, 1000):
+        for idea in ideas:
+            assert texts(idea.why) <= entries().keys()
+        # Where nothing may go, quantizing with ranges loses too much as well: then there are other ideas.
+        trials += [world(one.recipe, bears) if bears else spoiled(world(one.recipe, 0)) for one in ideas]
+
+
+def spoiled(trial: Trial) -> Trial:
+    return trial.model_copy(update={"state": "refused", "measured": None, "judged": None})
+
+
+def texts(sentence: Sentence) -> set[str]:
+    parts = [part for part in sentence.figures.values() if isinstance(part, Sentence)]
+    return {sentence.text}.union(*(texts(part) for part in parts))

@@ -15,6 +15,7 @@ from engine.optimize.lab.goal import Goal
 from engine.optimize.lab.pareto import front
 from engine.optimize.lab.plan import next_recipes
 from engine.optimize.lab.promise import upper_among
+from engine.optimize.lab.sentence import Sentence
 from engine.optimize.lab.trial import Judgement, Measured, Survey, Trial
 from engine.optimize.recipe import Recipe
 
@@ -142,6 +143,13 @@ def test_conclusion_is_said_in_another_language_when_it_was_stored() -> None:
     assert str(old.reasons[0]) == "It has 5.1 % of the size."
 
 
+def test_idea_of_a_trial_is_said_when_it_was_stored_as_plain_text() -> None:
+    told = next_recipes(Goal(), NET, [], 100)[0].why
+    assert Sentence.of_stored(told.model_dump_json()) == told
+    assert str(Sentence.of_stored("smallest weights, 50% of the channels")) == "smallest weights, 50% of the channels"
+    assert str(Sentence.of_stored("")) == ""
+
+
 def test_slower_variant_is_called_slower_when_only_its_size_counts() -> None:
     found = conclude(Goal(prefer="size"), BASE, [trial({}, 0, 3.0, 10**7)])
     assert found.recommended and "slower than its parent" in str(found.reasons[0])
@@ -213,7 +221,7 @@ def test_search_ends_near_the_best_when_quality_breaks_somewhere(bears: float) -
     trials: list[Trial] = []
     goal = Goal(trials=60, prefer="balanced")
     while proposals := next_recipes(goal, NET, trials, 1000):
-        assert all(proposal.why for proposal in proposals)
+        assert all(str(proposal.why) for proposal in proposals)
         trials += [world(proposal.recipe, bears) for proposal in proposals]
     assert len({one.key for one in trials}) == len(trials) < 50
     best = conclude(goal, BASE, trials)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from engine.optimize.lab import amounts
 from engine.optimize.lab.goal import Goal
 from engine.optimize.lab.promise import proven, quality_breach, score
+from engine.optimize.lab.sentence import Sentence, say
 from engine.optimize.lab.trial import Measured, Survey, Trial
 from engine.optimize.recipe import Recipe, Step
 
@@ -30,7 +32,7 @@ _TRIAL_S = 5.0
 @dataclass(frozen=True, slots=True)
 class Proposal:
     recipe: Recipe
-    why: str
+    why: Sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def _pruned(state: State) -> Iterator[Proposal]:
         return
     first = 0.5 if state.survey.training else 0.25
     for number, (name, before) in enumerate(_pruners(state)):
-        why = f"{name}, {{:.0%}} of the channels"
+        why = partial(say, "%(way)s, %(share)s %% of the channels", way=say(name))
         outcomes = yield from _furthest(state, before, why, only_up=number > 0, first=first)
         if outcomes is None:
             return
@@ -128,25 +130,25 @@ def _proven(state: State) -> Iterator[Proposal]:
         return
     for name, before in _pruners(state):
         if before(0.5)[0].optimizer == best.recipe.steps[0].optimizer:
-            why = f"{name}, {{:.0%}}: more may be provable"
+            why = partial(say, "%(way)s, %(share)s %%: more may be provable", way=say(name))
             yield from _furthest(state, before, why, good=State.sure, near=_NEAR_PROVEN, tries=_TRIES_PROVEN)
 
 
 def _furthest(
     state: State,
     steps: Callable[[float], tuple[Step, ...]],
-    why: str,
+    why: Callable[..., Sentence],
     good: Callable[[State, Trial], bool] = State.ok,
     only_up: bool = False,
     **bounds: Any,
 ) -> Generator[Proposal, None, dict[float, bool] | None]:
     """Offers what `amounts.following` asks for, one share at a time, and returns which were `good`; None while that is
-    open. why: with a place for the share. only_up: if the first is too much, nothing less is tried."""
+    open. why: takes the share. only_up: if the first is too much, nothing less is tried."""
     outcomes: dict[float, bool] = {}
     while (amount := amounts.following(outcomes, **bounds)) is not None:
         if only_up and outcomes and not any(outcomes.values()):
             break
-        well = yield from _forms(state, steps(amount), why.format(amount), good)
+        well = yield from _forms(state, steps(amount), why(share=f"{100 * amount:.0f}"), good)
         if well is None:
             return None
         outcomes[amount] = well
@@ -154,7 +156,7 @@ def _furthest(
 
 
 def _forms(
-    state: State, steps: tuple[Step, ...], why: str, good: Callable[[State, Trial], bool]
+    state: State, steps: tuple[Step, ...], why: Sentence, good: Callable[[State, Trial], bool]
 ) -> Generator[Proposal, None, bool | None]:
     """Offers what a cut may become, one at a time, and returns whether any is `good`; None while that is open.
 
@@ -167,7 +169,8 @@ def _forms(
         recipes.append(Recipe(steps=(*steps, *last)))
     for recipe in recipes:
         if recipe.key not in state.tried:
-            yield Proposal(recipe, why if recipe is recipes[-1] or not last else f"{why}, not quantized")
+            plain = last and recipe is not recipes[-1]
+            yield Proposal(recipe, say("%(cut)s, not quantized", cut=why) if plain else why)
             return None
     keys = {recipe.key for recipe in recipes}
     return any(trial.key in keys and trial.state == "measured" and good(state, trial) for trial in state.trials)
@@ -196,7 +199,8 @@ def _twice(state: State) -> Iterator[Proposal]:
     def again(amount: float) -> tuple[Step, ...]:
         return (cut, tune, Step(optimizer=cut.optimizer, options={**cut.options, "amount": amount}), tune)
 
-    yield from _furthest(state, again, "a second cut of {:.0%} after tuning", first=0.35, tries=3)
+    why = partial(say, "a second cut of %(share)s %% after tuning")
+    yield from _furthest(state, again, why, first=0.35, tries=3)
 
 
 def _refined(state: State) -> Iterator[Proposal]:
@@ -204,9 +208,12 @@ def _refined(state: State) -> Iterator[Proposal]:
     best = state.best(state.kept())
     if best is not None and best.recipe.steps[-1].optimizer == "static-quantization":
         last = best.recipe.steps[-1]
-        for options, why in (({"form": "QOperator"}, "in the other form"), ({"per_channel": True}, "by channel")):
+        for options, why in (
+            ({"form": "QOperator"}, "the best so far, quantized in the other form"),
+            ({"per_channel": True}, "the best so far, quantized by channel"),
+        ):
             other = Step(optimizer=last.optimizer, options={**last.options, **options})
-            yield Proposal(Recipe(steps=(*best.recipe.steps[:-1], other)), f"the best so far, quantized {why}")
+            yield Proposal(Recipe(steps=(*best.recipe.steps[:-1], other)), say(why))
     static = [
         trial
         for trial in state.trials
@@ -233,7 +240,7 @@ def _longer(state: State) -> Iterator[Proposal]:
             else step
             for step in trial.recipe.steps
         )
-        yield Proposal(Recipe(steps=steps), "one of the fastest so far, tuned for longer")
+        yield Proposal(Recipe(steps=steps), say("one of the fastest so far, tuned for longer"))
 
 
 def _quantizer(state: State) -> tuple[Step, ...]:
@@ -254,7 +261,7 @@ def _seconds(state: State) -> int:
 
 
 def _one(why: str, step: Step) -> Proposal:
-    return Proposal(Recipe(steps=(step,)), why)
+    return Proposal(Recipe(steps=(step,)), say(why))
 
 
 def _best_cut(state: State) -> Trial | None:

@@ -24,6 +24,11 @@ class Sentence(BaseModel):
         """What was stored before sentences had figures is said as it is."""
         return {"text": given.replace("%", "%%")} if isinstance(given, str) else given
 
+    @classmethod
+    def of_stored(cls, text: str) -> Sentence:
+        """Of what `model_dump_json` gave, or of a plain text that was stored before sentences had figures."""
+        return cls.model_validate_json(text) if text.startswith("{") else cls.model_validate(text)
+
     def said(self, translate: Callable[[str], str] = str) -> str:
         """The sentence in the language that `translate` takes its texts to."""
         figures = {

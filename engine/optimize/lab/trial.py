@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from engine.optimize.lab.sentence import Sentence
 from engine.optimize.recipe import Recipe
 
 
@@ -67,7 +68,7 @@ class Trial(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     recipe: Recipe
-    why: str = ""
+    why: Sentence = Sentence(text="")
     state: Literal["measured", "refused", "failed"]
     reason: str = ""
     judged: Judgement | None = None
