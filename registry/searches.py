@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from engine.optimize.lab.conclude import conclude
 from engine.optimize.lab.goal import Goal
-from engine.optimize.lab.plan import Proposal
+from engine.optimize.lab.state import Proposal
 from engine.optimize.lab.trial import Measured
 from registry.models import Artifact, Dataset, DatasetRole, Format, Verdict, VersionState
 from registry.search_models import TRIAL_LIVE, TRIAL_TRANSITIONS, Search, SearchTrial, TrialState

@@ -14,8 +14,9 @@ from engine import sandbox
 from engine.errors import EngineError
 from engine.optimize.lab.conclude import Conclusion, conclude
 from engine.optimize.lab.goal import Goal
-from engine.optimize.lab.plan import Proposal, next_recipes
+from engine.optimize.lab.plan import next_recipes
 from engine.optimize.lab.promise import quality_breach
+from engine.optimize.lab.state import Proposal
 from engine.optimize.lab.trial import Judgement, Measured, Survey, Trial
 
 LIMITS = sandbox.Limits(seconds=900, memory_mb=8192)

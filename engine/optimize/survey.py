@@ -12,6 +12,7 @@ def survey(model: Path) -> dict[str, Any]:
     node with weights of its own: {"name", "operator", "parameters", "bytes"}, largest first."""
     import math
 
+    from engine.optimize.graph.blocks import Blocks
     from engine.scan import onnx_structure
 
     proto = onnx_structure.parse(model.read_bytes())
@@ -36,6 +37,7 @@ def survey(model: Path) -> dict[str, Any]:
                 count = sum(number for number, _ in own)
                 layers.append({"name": name, "operator": node.op_type, "parameters": count, "bytes": held})
     layers.sort(key=lambda layer: -int(layer["bytes"]))
+    control_flow = bool({"If", "Loop", "Scan"} & operators.keys())
     opset = next((entry.version for entry in proto.opset_import if entry.domain == ""), 0)
     return {
         "parameters": parameters,
@@ -43,7 +45,8 @@ def survey(model: Path) -> dict[str, Any]:
         "operators": dict(operators),
         "bytes_by_operator": {name: width for name, width in by_operator.items() if width},
         "layers": layers[:500],
-        "control_flow": bool({"If", "Loop", "Scan"} & operators.keys()),
+        "control_flow": control_flow,
+        "blocks": 0 if control_flow else len(Blocks(proto).all),
         "opset": opset,
     }
 

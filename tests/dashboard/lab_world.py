@@ -8,8 +8,8 @@ from typing import Any
 
 from django.utils import timezone
 
-from engine.optimize.lab.plan import Proposal
 from engine.optimize.lab.sentence import Sentence, say
+from engine.optimize.lab.state import Proposal
 from engine.optimize.recipe import Recipe
 from registry.models import Artifact, Dataset, Version
 from registry.search_models import Search, SearchTrial

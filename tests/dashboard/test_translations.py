@@ -88,7 +88,11 @@ def test_every_sentence_of_the_lab_is_in_the_catalogue() -> None:
     assert len(said) > 20 and said <= known.keys(), said - known.keys()
 
 
-@pytest.mark.parametrize("survey", [NET, NET.model_copy(update={"training": False})], ids=["tuned", "refitted"])
+@pytest.mark.parametrize(
+    "survey",
+    [NET, NET.model_copy(update={"training": False}), NET.model_copy(update={"blocks": 4})],
+    ids=["tuned", "refitted", "residual"],
+)
 @pytest.mark.parametrize("bears", [0.0, 0.4])
 def test_every_idea_of_the_plan_is_in_the_catalogue(survey: Survey, bears: float) -> None:
     trials: list[Trial] = []

@@ -200,8 +200,8 @@ def test_class_is_guarded_when_the_whole_looks_well() -> None:
     assert conclude(Goal(max_slice_loss=10), BASE, [one.model_copy(update={"judged": judged})]).recommended
 
 
-def world(recipe: Recipe, bears: float) -> Trial:
-    """A net whose quality bears that a share of its channels goes, and half as much again after a second cut."""
+def world(recipe: Recipe, bears: float, blocks: float = 0.0) -> Trial:
+    """A net whose quality bears that a share of its channels goes, and of its residual blocks."""
     size, ratio, loss = 4 * 10**7, 1.0, 0.0
     left = 1.0
     for step in recipe.steps:
@@ -209,6 +209,9 @@ def world(recipe: Recipe, bears: float) -> Trial:
             left *= 1 - float(step.options["amount"])
             if 1 - left > bears:
                 loss = 5.0
+        elif step.optimizer == "prune-blocks":
+            ratio *= 1 - float(step.options["amount"])
+            loss = max(loss, 5.0 * (float(step.options["amount"]) > blocks))
         elif step.optimizer in ("static-quantization", "codebook", "float16"):
             size //= 4
             ratio *= 0.2 if step.optimizer == "static-quantization" else 2
@@ -229,3 +232,26 @@ def test_search_ends_near_the_best_when_quality_breaks_somewhere(bears: float) -
     assert chosen.measured is not None and chosen.measured.ratio <= 0.2 * (1 - max(0.0, bears - 0.15)) ** 2
     again: list[Trial] = trials[: len(trials) // 2]
     assert next_recipes(goal, NET, again, 1000) and not next_recipes(goal, NET, again, 0)
+
+
+def test_channels_are_cut_from_the_network_without_the_blocks_that_it_can_spare() -> None:
+    survey = NET.model_copy(update={"blocks": 8})
+    trials: list[Trial] = []
+    goal = Goal(trials=60)
+    while proposals := next_recipes(goal, survey, trials, 1000):
+        trials += [world(proposal.recipe, 0.6, blocks=0.65) for proposal in proposals]
+    shares = {
+        one.recipe.steps[0].options["amount"] for one in trials if one.recipe.steps[0].optimizer == "prune-blocks"
+    }
+    assert shares == {0.5, 0.625, 0.75}
+    cut = [
+        one.recipe.steps for one in trials if any(step.optimizer.startswith("prune-ch") for step in one.recipe.steps)
+    ]
+    heads = {(steps[0].optimizer, steps[0].options["amount"], steps[1].optimizer) for steps in cut}
+    assert heads == {("prune-blocks", 0.625, "fine-tuning")}
+    none: list[Trial] = []
+    while proposals := next_recipes(goal, survey, none, 1000):
+        none += [world(proposal.recipe, 0.6, blocks=0.0) for proposal in proposals]
+    assert any(one.recipe.steps[0].optimizer.startswith("prune-channels") for one in none)
+    best = conclude(goal, BASE, none).recommended
+    assert next(one for one in none if one.key == best).recipe.steps[0].optimizer.startswith("prune-channels")

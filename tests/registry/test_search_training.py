@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.optimize.lab.plan import Proposal
+from engine.optimize.lab.sentence import say
+from engine.optimize.lab.state import Proposal
 from engine.optimize.recipe import Recipe
 from registry import searches
 from registry.models import Artifact, Model
@@ -42,7 +43,7 @@ def test_tuned_model_is_made_once_when_recipes_begin_alike(base: Artifact) -> No
     lab.run(search.job)
     search.refresh_from_db()
     recipes = [Recipe.of(CUT, TUNE), Recipe.of(CUT, TUNE, ("static-quantization", {}))]
-    searches.trials_submit(search=search, proposals=[Proposal(recipe, "alike") for recipe in recipes])
+    searches.trials_submit(search=search, proposals=[Proposal(recipe, say("alike")) for recipe in recipes])
     for child in lab.children(search)[1:]:
         assert lab.run(child).state == State.SUCCEEDED
     bare, quantized = (SearchTrial.objects.get(search=search, key=recipe.key) for recipe in recipes)

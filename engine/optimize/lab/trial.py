@@ -90,6 +90,8 @@ class Survey(BaseModel):
     bytes_by_operator: dict[str, int]
     layers: list[dict[str, str | int]] = []
     control_flow: bool = False
+    # Residual blocks that could be left out.
+    blocks: int = 0
     opset: int = 0
     calibration: bool = False
     training: bool = False
