@@ -119,3 +119,20 @@ def test_graph_without_its_blocks_is_valid(net: str, tmp_path: Path) -> None:
     onnx.checker.check_model(blocks.without({block.out for block in blocks.all}), full_check=True)
     onnx.save(model, tmp_path / "model.onnx")
     assert survey(tmp_path / "model.onnx")["blocks"] == len(blocks.all)
+
+
+def test_blocks_are_found_when_sizes_are_open_and_nothing_was_stretched() -> None:
+    model = residual(7)
+    for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.ClearField("dim_value")
+    assert len(Blocks(model).all) == 2
+    net = Net(8)
+    x = net.add("Relu", net.conv("x", 2, 4))
+    pooled = net.add("GlobalAveragePool", x)
+    wide = net.add("Add", net.conv(x, 4, 4), pooled)
+    y = net.add("Gemm", net.add("Flatten", net.add("GlobalAveragePool", wide)), net.weight(4, 5))
+    stretched = net.done(y, [2, 6, 6])
+    for dim in stretched.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.ClearField("dim_value")
+    # Without the convolution the sum would be one number for each channel.
+    assert not Blocks(stretched).all

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.optimize.graph.prepare import known_shapes, prepared
-from engine.optimize.graph.walk import names_read
+from engine.optimize.graph.walk import Size, names_read
 
 _LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 # A longer branch is no block, and is not walked through to its end.
@@ -44,7 +44,7 @@ class Blocks:
         for node in graph.node:
             if node.op_type == "Add" and node.domain in ("", "ai.onnx"):
                 out = node.output[0]
-                same = {name for name in node.input if shapes.get(name) and shapes.get(name) == shapes.get(out)}
+                same = {name for name in node.input if _alike(shapes.get(name, []), shapes.get(out, []))}
                 block = self._block(node, same & self._open, found.keys())
                 if block is not None:
                     found[out] = block
@@ -114,6 +114,17 @@ class Blocks:
                 node.input[:] = [_last(instead, node.output[0])]
         _sweep(graph)
         return result
+
+
+def _alike(kept: list[Size], out: list[Size]) -> bool:
+    """Whether a sum has the shape of one of its parts, as far as is known before a call: an open size is taken for the
+    same, but 1 beside an open one may have been stretched."""
+    if not kept or len(kept) != len(out):
+        return False
+    return all(
+        left == right or (left != 1 and not (isinstance(left, int) and isinstance(right, int)))
+        for left, right in zip(kept, out, strict=True)
+    )
 
 
 def _last(instead: dict[str, str], name: str) -> str:
