@@ -85,7 +85,7 @@ def _tried(job: JobContext, row: SearchTrial, recipe: Recipe, scratch: Path, beg
     with job.step("fetch"):
         model = placed(artifact_file(parent), scratch / "model.onnx")
         rows = rows_of(search, scratch)
-        judging = rows.pop("evaluation")
+        judging = {"rows": rows.pop("evaluation"), **({"groups": rows.pop("groups")} if "groups" in rows else {})}
     seconds = min(OPTIMIZE_LIMITS.seconds, max(0.0, seconds_left(search)) + _GRACE_S)
     variant = made_variant(
         job,
@@ -98,7 +98,7 @@ def _tried(job: JobContext, row: SearchTrial, recipe: Recipe, scratch: Path, beg
         halfway=_Halfway(job, row),
     )
     job.progress(0.4, f"{recipe.label}: {parent.size} → {variant.size} bytes.")
-    beside = {"model": variant.file, "reference": model, "rows": judging}
+    beside = {"model": variant.file, "reference": model, **judging}
     with job.step("judge"):
         value = dict(look_task(job, "engine.evaluate.tasks:judge", told, beside, scratch))
         confusion = value.pop("confusion", None) or {}

@@ -83,16 +83,22 @@ def measure(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
 def judge(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
     """Quality of inputs["model"] beside inputs["reference"] on inputs["rows"]: what `paired.judge` gives.
 
-    params: task, target, labels, seed. EngineError(code="not-finite") for a model that answers with NaN or infinity
-    where the reference does not.
+    params: task, target, labels, seed. inputs["groups"], where given, says which group each row is of.
+    EngineError(code="not-finite") for a model that answers with NaN or infinity where the reference does not.
     """
-    from engine.evaluate import paired, rows
+    from engine.evaluate import groups, paired, rows
 
     data = rows.load(inputs["rows"], str(params.get("target") or "target"))
     reference, model = answers(inputs["reference"], data), answers(inputs["model"], data)
     _check_finite(model, reference, len(data))
     return paired.judge(
-        str(params.get("task") or ""), reference, model, data.y, params.get("labels"), int(params.get("seed") or 0)
+        str(params.get("task") or ""),
+        reference,
+        model,
+        data.y,
+        params.get("labels"),
+        int(params.get("seed") or 0),
+        groups.read(inputs["groups"]) if "groups" in inputs else {},
     )
 
 

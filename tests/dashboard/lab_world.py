@@ -87,6 +87,9 @@ def judged(loss: float, number: int) -> dict[str, Any]:
             {"name": str(digit), "rows": 37, "baseline": 98.6, "value": 98.6 - (2.7 if digit == number % 10 else 0),
              "loss": 2.7 if digit == number % 10 else 0.0}
             for digit in range(10)
+        ] + [
+            {"column": "scanner", "name": name, "rows": rows, "baseline": 98.6, "value": 98.6 - lost, "loss": lost}
+            for name, rows, lost in (("desk", 251, 0.0), ("phone", 121, 2 * loss), ("van", 6, 0.0))
         ],
     }  # fmt: skip
 
@@ -164,7 +167,8 @@ def build(version: Version, user: User | None) -> dict[str, Search]:
     dataset = Dataset.objects.filter(project=version.model.project, role="evaluation")[0]
 
     def one(**asked: Any) -> Search:
-        return search_request(actor=user, artifact=artifact, goal={"prefer": "balanced", **asked}, dataset=dataset)
+        goal = {"prefer": "balanced", "slices": ["scanner"], **asked}
+        return search_request(actor=user, artifact=artifact, goal=goal, dataset=dataset)
 
     found = {name: one() for name in ("queued", "looking", "running", "done", "failed", "cancelled")}
     found["same"] = one(prefer="latency")

@@ -42,6 +42,18 @@ def test_page_recommends_with_reasons_and_a_way_to_deploy_when_the_search_is_don
     assert "amount = 0.375" in page(browser_as("operator"), search, f"?trial={bold.pk}")
 
 
+def test_groups_that_the_goal_guards_are_shown_with_those_that_lost_too_much(
+    browser_as: Browser, world: dict[str, Any]
+) -> None:
+    search = world["searches"]["done"]
+    refused = search.trials.get(state="refused")
+    text = page(browser_as("viewer"), search, f"?trial={refused.pk}")
+    assert "guarded by scanner" in text and "By scanner" in text and "By class" in text
+    _, desk, phone, van = re.split("desk|phone|van", text.split("By scanner")[1].split("</table>")[0])
+    assert "loses too much" in phone and "8.52" in phone and "loses too much" not in desk + van
+    assert "too few rows to guard" in van
+
+
 def test_new_endpoint_takes_the_variant_when_the_way_to_deploy_it_goes_by_one(
     browser_as: Browser, world: dict[str, Any]
 ) -> None:
@@ -115,6 +127,8 @@ def test_search_starts_with_the_goal_when_the_form_is_sent(browser_as: Browser, 
     assert browser.post(address, {**sent, "max_loss": "-1"}).status_code == 422
     answer = browser.post(address, {**sent, "calibration": rows})
     assert answer.status_code == 422 and "may not teach" in answer.content.decode()
+    answer = browser.post(address, {**sent, "slices": "site, target"})
+    assert answer.status_code == 422 and answer.context["form"].errors.keys() == {"slices"}
     before = Search.objects.count()
     answer = browser.post(address, sent)
     search = Search.objects.order_by("-pk")[0]
