@@ -99,12 +99,13 @@ def slices_of(search: Search, trial: SearchTrial) -> list[dict[str, Any]]:
 
 
 def chosen_of(standing: Standing, wanted: int | None) -> SearchTrial | None:
-    """The trial whose details are shown: the one that the address names, else the recommended, nearest or best one."""
+    """The trial whose details are shown: the one that the address names, else the recommended, offered, nearest or best
+    one."""
     by_id = {trial.pk: trial for trial in standing.trials}
     if wanted in by_id:
         return by_id[wanted]
     on_front = [trial for trial in standing.trials if trial.key in standing.conclusion.front]
-    return standing.recommended or next(iter([*standing.nearest, *on_front]), None)
+    return standing.recommended or standing.offered or next(iter([*standing.nearest, *on_front]), None)
 
 
 def sizes_of(search: Search) -> dict[str, Any]:

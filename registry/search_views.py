@@ -64,6 +64,7 @@ def search(request: SignedIn, pk: int) -> HttpResponse:
         "rows": lab_page.table_of(row, standing, trials),
         "states": [(value, label, standing.counts[value]) for value, label in TrialState.choices],
         "sorts": SORTS.items(), "scatter": scatter_of(standing), "chosen": chosen, "best": standing.recommended,
+        "offered": standing.offered,
         "reasons": [words.said(gettext) for words in standing.conclusion.reasons],
         "relax": [words.said(gettext) for words in standing.conclusion.relax],
         "sizes": lab_page.sizes_of(row), "sensitivity": lab_page.sensitivity_of(row),

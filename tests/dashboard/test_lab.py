@@ -92,6 +92,17 @@ def test_page_says_what_is_the_matter_when_there_is_no_recommendation(
     assert 'data-testid="deploy-best"' not in text or name == "cancelled"
 
 
+def test_smaller_one_is_offered_when_speed_was_asked_for_and_nothing_is_faster(
+    browser_as: Browser, world: dict[str, Any]
+) -> None:
+    search, browser = world["searches"]["offer"], browser_as("viewer")
+    text = page(browser, search)
+    offered = browser.get(f"/api/v1/searches/{search.pk}").json()["offered"]
+    assert "Keep the model as it is" in text and "50.1 % of the size at the same speed" in text
+    assert offered["label"].startswith("Half") and f"artifact={offered['artifact']}" in text.split("offered")[1]
+    assert 'data-testid="deploy-best"' not in text
+
+
 def test_nearest_points_and_what_to_relax_are_shown_when_nothing_met_the_goal(
     browser_as: Browser, world: dict[str, Any]
 ) -> None:
@@ -155,13 +166,13 @@ def test_everything_is_said_in_the_readers_language(browser_as: Browser, world: 
     assert "静态 int8 量化" in variants and "Static int8" not in variants
     assert "按激活剪除通道，然后静态 int8 量化 的速度将是原来的 10.75 倍" in done
     assert "损失 4.26 个百分点（允许损失 1）" in done
-    assert "延迟" in page(browser, searches["unmet"]) and "没有一个尝试" in page(browser, searches["same"])
+    assert "延迟" in page(browser, searches["unmet"]) and "比现有模型更快" in page(browser, searches["same"])
     assert "最不活跃，其余重新拟合，50 % 的通道" in done and "4 位权重" in done
     english = re.compile(
         r"Prune channels|least active|weights in|int8 quantization|times the|It loses|of the size|would do with"
-        r"|Nothing that|fewer operators|int8 with"
+        r"|Nothing that|If its size|fewer operators|int8 with"
     )
-    for name in ("done", "unmet", "same", "running", "cancelled"):
+    for name in ("done", "unmet", "same", "offer", "running", "cancelled"):
         assert not english.findall(page(browser, searches[name])), name
 
 

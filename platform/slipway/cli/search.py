@@ -77,7 +77,7 @@ def search_show(run: Run, search: Search) -> None:
 
 
 def _card(row: Json, trials: list[Json]) -> None:
-    best = row["recommended"]
+    best, offer = row["recommended"], row["offered"]
     output.record(
         (
             ("search", row["id"]),
@@ -86,6 +86,7 @@ def _card(row: Json, trials: list[Json]) -> None:
             ("artifact", row["artifact"]),
             ("tried", row["counts"]["tried"]),
             ("recommended", f"artifact {best['artifact']}: {best['label']}" if best else ""),
+            ("offered", f"artifact {offer['artifact']}: {offer['label']}" if offer else ""),
             ("because", " ".join(row["reasons"])),
             ("to relax", " ".join(row["relax"])),
             ("goal", row["goal"]),
