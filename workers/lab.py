@@ -40,6 +40,8 @@ LOOK_LIMITS = Limits(seconds=300, memory_mb=6144)
 # A trial's end wakes its search; this is only for an end that came while the search was looking.
 LOOK_S = 5.0
 ROUNDS = 5
+# What quality is judged on; nothing is made from it.
+JUDGING = ("evaluation", "groups", "answers")
 SEARCHES = Search.objects.select_related(
     "artifact__version__model__project", "dataset", "calibration", "training", "job", "created_by"
 )
@@ -104,7 +106,11 @@ def _look(job: JobContext, row: Search) -> None:
         with job.step("baseline"):
             asked = {**told, "rounds": ROUNDS, "threads": goal.threads, "batch": goal.batch}
             inputs = {"model": model, "rows": rows["evaluation"]}
-            measured = measured_file(job, params=asked, inputs=inputs, scratch=scratch)
+            answers = scratch / "answers.npz"
+            measured = measured_file(job, params=asked, inputs=inputs, scratch=scratch, answers=answers)
+            if answers.exists():
+                kept = _stored(job, {"answers": (answers, measured["rows"])}, run_id)
+                searches.search_describe(search=row, parts={**row.parts, **kept})
             results.measurement_record(
                 artifact=artifact, dataset=row.dataset, job_id=job.id, run_id=run_id,
                 measured={**measured, "speedup": 1.0},
@@ -142,7 +148,7 @@ def look_task(
 
 def _sensitivity(job: JobContext, params: dict[str, Any], inputs: dict[str, Path], scratch: Path) -> list[Any]:
     """Each layer's share in what is lost; a model for which that cannot be told is searched all the same."""
-    given = {name: file for name, file in inputs.items() if name not in ("evaluation", "groups")}
+    given = {name: file for name, file in inputs.items() if name not in JUDGING}
     try:
         return list(look_task(job, "engine.optimize.tasks:sensitivity", params, given, scratch)["layers"])
     except EngineError as error:
@@ -174,9 +180,11 @@ def _stored(job: JobContext, parts: dict[str, tuple[Path, int]], run_id: str) ->
 
 
 def rows_of(row: Search, scratch: Path) -> dict[str, Path]:
-    """{"evaluation", and "calibration" or "training" or both, and "groups" where a goal names slices} as files under
-    their names. What a model is fed with has no columns that are no inputs of it."""
-    named = {"evaluation": row.dataset, "calibration": row.calibration, "training": row.training, "groups": None}
+    """{"evaluation", and "calibration" or "training" or both, and "groups" where a goal names slices, and "answers"
+    of the parent once they are known} as files under their names. What a model is fed with has no columns that are no
+    inputs of it."""
+    named = {"evaluation": row.dataset, "calibration": row.calibration, "training": row.training}
+    named |= {"groups": None, "answers": None}
     parts, found = {**row.parts, **row.parts.get("fed", {})}, {}
     for name, dataset in named.items():
         part = parts.get(name)

@@ -147,17 +147,24 @@ def _tensors(signature: dict[str, Any]) -> list[tuple[str, str, str, int]]:
     ]
 
 
-def measured_file(job: JobContext, *, params: dict[str, Any], inputs: dict[str, Path], scratch: Path) -> dict[str, Any]:
-    """`engine.evaluate.tasks:measure`, with the machine to itself as far as measuring goes."""
+def measured_file(
+    job: JobContext, *, params: dict[str, Any], inputs: dict[str, Path], scratch: Path, answers: Path | None = None
+) -> dict[str, Any]:
+    """`engine.evaluate.tasks:measure`, with the machine to itself as far as measuring goes. answers: where the model's
+    are to be kept, unless they are too many."""
     with measuring_alone(job):
-        return sandboxed(
+        made = sandboxed(
             job,
             "engine.evaluate.tasks:measure",
-            params=params,
+            params={**params, "keep": answers is not None},
             inputs=inputs,
             scratch=scratch,
             limits=MEASURE_LIMITS,
-        ).value
+        )
+    value: dict[str, Any] = dict(made.value)
+    if value.pop("kept", False) and answers is not None:
+        made_file(made, "answers.npz", answers)
+    return value
 
 
 def variant_kept(job: JobContext, variant: Variant, version: Version, name: str) -> tuple[str, str]:

@@ -60,6 +60,10 @@ def test_search_recommends_a_measured_variant_when_it_ends(base: Artifact) -> No
         assert quality.rows == 280 and trial.confusion["labels"]
         assert Measurement.objects.get(artifact=artifact, job=trial.job).speedup == pytest.approx(cost.speedup)
         assert trial.job is not None and trial.job.mlflow_run_id == artifact.mlflow_run_id
+        # The variant was answered once, to be judged; these are its figures.
+        metrics = Measurement.objects.get(artifact=artifact, job=trial.job).metrics
+        assert metrics["accuracy"] == pytest.approx(quality.value / 100)
+    assert search.parts["answers"]["rows"] == 280
     if job.result["recommended"]:
         assert job.result["recommended"] in {trial.artifact_id for trial in measured}
     # 30 % of each class calibrated, and was not judged on.
@@ -186,6 +190,19 @@ def test_trials_that_did_not_begin_are_called_off_when_the_time_is_over(base: Ar
     assert lab.run(search.job).state == State.SUCCEEDED
     assert set(search.trials.values_list("state", flat=True)) == {"cancelled"}
     assert all("time was over" in text for text in search.trials.values_list("reason", flat=True))
+
+
+@pytest.mark.usefixtures("quick")
+def test_trial_answers_for_the_parent_when_its_kept_answers_are_missing(base: Artifact) -> None:
+    lab.dataset(base.version, lab.rows(400))
+    search = searched(base, trials=1)
+    lab.run(search.job)
+    search.refresh_from_db()
+    Search.objects.filter(pk=search.pk).update(
+        parts={name: part for name, part in search.parts.items() if name != "answers"}
+    )
+    assert lab.finish(search).state == State.SUCCEEDED
+    assert [trial.state for trial in search.trials.all()] == ["measured"]
 
 
 SITES = ["north" if index % 4 else "south" for index in range(400)]
