@@ -67,12 +67,13 @@ class GoalForm(forms.Form):
 
 
 def goal_fields() -> dict[str, forms.Field]:
-    """A field for each part of a goal. What has a default other than nothing must be filled in, but for switches."""
+    """A field for each part of a goal. What has a default other than nothing must be filled in, but for switches and
+    lists."""
     return {
         name: field_of(
             described,
             label=translate(described["title"]),
-            required="anyOf" not in described and described["type"] != "boolean",
+            required="anyOf" not in described and described["type"] not in ("boolean", "array"),
             word=translate,
         )
         for name, described in Goal.model_json_schema()["properties"].items()

@@ -9,13 +9,14 @@ from django.utils.translation import gettext as _
 
 from engine.optimize.base import optimizers
 from engine.optimize.lab.promise import cost_breaches, proven, quality_breach
-from engine.optimize.lab.trial import Judgement, Measured
+from engine.optimize.lab.trial import GUARDED_ROWS, Judgement, Measured
 from registry.recipe_words import optimizer_words
 from registry.search_models import Search, SearchTrial, TrialState
 from registry.search_selectors import Standing
 
 MOST_BARS = 14
 MOST_CLASSES = 15
+MOST_SLICES = 200
 SHADES = 5
 
 
@@ -78,13 +79,33 @@ def table_of(search: Search, standing: Standing, trials: list[SearchTrial]) -> l
     ]
 
 
+def slices_of(search: Search, trial: SearchTrial) -> list[dict[str, Any]]:
+    """What was lost by class, then by the columns of the goal: {"column", "unit", "rows": (slice, too much)}."""
+    quality = trial.quality
+    if quality is None:
+        return []
+    columns = dict.fromkeys(one.column for one in quality.slices)
+    most = search.asked.slice_loss
+    return [
+        {
+            "column": column,
+            "unit": "" if quality.metric == "rmse" else " %",
+            "rows": [
+                (one, one.rows >= GUARDED_ROWS and one.loss > most) for one in quality.slices if one.column == column
+            ][:MOST_SLICES],
+        }
+        for column in columns
+    ]
+
+
 def chosen_of(standing: Standing, wanted: int | None) -> SearchTrial | None:
-    """The trial whose details are shown: the one that the address names, else the recommended, nearest or best one."""
+    """The trial whose details are shown: the one that the address names, else the recommended, offered, nearest or best
+    one."""
     by_id = {trial.pk: trial for trial in standing.trials}
     if wanted in by_id:
         return by_id[wanted]
     on_front = [trial for trial in standing.trials if trial.key in standing.conclusion.front]
-    return standing.recommended or next(iter([*standing.nearest, *on_front]), None)
+    return standing.recommended or standing.offered or next(iter([*standing.nearest, *on_front]), None)
 
 
 def sizes_of(search: Search) -> dict[str, Any]:

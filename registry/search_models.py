@@ -44,7 +44,9 @@ class Search(models.Model):
     """One goal for one artifact. Its state is that of its job; its trials are rows, so that it can go on anywhere.
 
     parts: the rows it works with, {"evaluation", "calibration"}: {"sha256", "uri", "file_name", "rows"} where the
-    evaluation set was split, with "share" and "seed"; empty where every data set is used as it is.
+    evaluation set was split, with "share" and "seed"; empty where every data set is used as it is. Where the goal
+    names slices, "fed" tells in the same way of "groups", and of rows less the columns that are no inputs of the model.
+    "answers" are the parent's, on the rows that judge.
     """
 
     PROJECT_PATH = "artifact__version__model__project"

@@ -50,6 +50,10 @@ class Standing:
         return next((trial for trial in self.trials if trial.key == self.conclusion.recommended), None)
 
     @property
+    def offered(self) -> SearchTrial | None:
+        return next((trial for trial in self.trials if trial.key == self.conclusion.offered), None)
+
+    @property
     def nearest(self) -> list[SearchTrial]:
         by_key = {trial.key: trial for trial in self.trials}
         return [by_key[key] for key in self.conclusion.nearest if key in by_key]

@@ -80,6 +80,9 @@ class StandingSerializer(serializers.Serializer):
     sensitivity = serializers.ListField(source="search.sensitivity", child=serializers.DictField())
     front = serializers.ListField(source="conclusion.front", child=serializers.CharField(), help_text="Keys of trials.")
     recommended = TrialSerializer(allow_null=True)
+    offered = TrialSerializer(
+        allow_null=True, help_text="Much smaller at the same speed, where speed was asked for and nothing is faster."
+    )
     reasons = serializers.ListField(source="conclusion.reasons", child=serializers.CharField())
     nearest = serializers.ListField(source="conclusion.nearest", child=serializers.CharField())
     relax = serializers.ListField(source="conclusion.relax", child=serializers.CharField())

@@ -10,6 +10,7 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext, gettext_lazy
 from django.views.decorators.http import require_GET, require_http_methods
 
+from engine.optimize.lab.trial import GUARDED_ROWS
 from registry import lab_page, search_selectors, searches, selectors
 from registry.goal_form import GoalForm
 from registry.scatter import scatter_of
@@ -63,11 +64,13 @@ def search(request: SignedIn, pk: int) -> HttpResponse:
         "rows": lab_page.table_of(row, standing, trials),
         "states": [(value, label, standing.counts[value]) for value, label in TrialState.choices],
         "sorts": SORTS.items(), "scatter": scatter_of(standing), "chosen": chosen, "best": standing.recommended,
+        "offered": standing.offered,
         "reasons": [words.said(gettext) for words in standing.conclusion.reasons],
         "relax": [words.said(gettext) for words in standing.conclusion.relax],
         "sizes": lab_page.sizes_of(row), "sensitivity": lab_page.sensitivity_of(row),
     }  # fmt: skip
     if chosen is not None:
         context |= {"diff": lab_page.diff_of(row, chosen), "confusions": lab_page.confusions_of(chosen)}
+        context |= {"slices": lab_page.slices_of(row, chosen), "least": GUARDED_ROWS}
         context["chosen_rows"] = lab_page.table_of(row, standing, [chosen])
     return render(request, "registry/search.html", context)

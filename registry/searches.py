@@ -16,6 +16,7 @@ from engine.optimize.lab.trial import Measured
 from registry.models import Artifact, Dataset, DatasetRole, Format, Verdict, VersionState
 from registry.search_models import TRIAL_LIVE, TRIAL_TRANSITIONS, Search, SearchTrial, TrialState
 from registry.selectors import evaluation_set
+from registry.slices import slices_check
 from slipway import events
 from slipway.accounts import policy
 from slipway.accounts.models import User
@@ -29,7 +30,6 @@ def goal_of(given: dict[str, Any]) -> Goal:
     return validated(Goal, given, "goal")
 
 
-@transaction.atomic
 def search_request(
     *,
     actor: User | None,
@@ -54,22 +54,24 @@ def search_request(
             field="dataset",
         )
     _check_rows(artifact, dataset, calibration, training)
-    search = Search.objects.create(
-        artifact=artifact,
-        dataset=dataset,
-        calibration=calibration,
-        training=training,
-        goal=asked.model_dump(mode="json"),
-        created_by=actor,
-    )
-    search.job = submit(
-        "search",
-        project=version.model.project,
-        params={"search_id": search.pk},
-        actor=actor,
-        subject=f"{version} · {artifact.label}",
-    )
-    search.save(update_fields=["job"])
+    slices_check(dataset, asked.slices)
+    with transaction.atomic():
+        search = Search.objects.create(
+            artifact=artifact,
+            dataset=dataset,
+            calibration=calibration,
+            training=training,
+            goal=asked.model_dump(mode="json"),
+            created_by=actor,
+        )
+        search.job = submit(
+            "search",
+            project=version.model.project,
+            params={"search_id": search.pk},
+            actor=actor,
+            subject=f"{version} · {artifact.label}",
+        )
+        search.save(update_fields=["job"])
     return search
 
 

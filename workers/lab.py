@@ -29,6 +29,7 @@ from workers.common import FETCH_LIMIT, artifact_file, dataset_file, file_stored
 from workers.environments import prepared
 from workers.runs import job_run
 from workers.variants import (
+    grouped,
     measured_file,
     parted,
     run_figures,
@@ -39,6 +40,8 @@ LOOK_LIMITS = Limits(seconds=300, memory_mb=6144)
 # A trial's end wakes its search; this is only for an end that came while the search was looking.
 LOOK_S = 5.0
 ROUNDS = 5
+# What quality is judged on; nothing is made from it.
+JUDGING = ("evaluation", "groups", "answers")
 SEARCHES = Search.objects.select_related(
     "artifact__version__model__project", "dataset", "calibration", "training", "job", "created_by"
 )
@@ -93,6 +96,9 @@ def _look(job: JobContext, row: Search) -> None:
             job.note_run(run_id)
             if row.calibration is None and row.training is None:
                 searches.search_describe(search=row, parts=_parts(job, row, run_id, scratch))
+            if goal.slices and "fed" not in row.parts:
+                fed = _fed(job, row, run_id, scratch)
+                searches.search_describe(search=row, parts={**row.parts, "fed": fed})
             rows = rows_of(row, scratch)
         with job.step("survey"):
             survey = look_task(job, "engine.optimize.tasks:survey", {}, {"model": model}, scratch)
@@ -100,7 +106,11 @@ def _look(job: JobContext, row: Search) -> None:
         with job.step("baseline"):
             asked = {**told, "rounds": ROUNDS, "threads": goal.threads, "batch": goal.batch}
             inputs = {"model": model, "rows": rows["evaluation"]}
-            measured = measured_file(job, params=asked, inputs=inputs, scratch=scratch)
+            answers = scratch / "answers.npz"
+            measured = measured_file(job, params=asked, inputs=inputs, scratch=scratch, answers=answers)
+            if answers.exists():
+                kept = _stored(job, {"answers": (answers, measured["rows"])}, run_id)
+                searches.search_describe(search=row, parts={**row.parts, **kept})
             results.measurement_record(
                 artifact=artifact, dataset=row.dataset, job_id=job.id, run_id=run_id,
                 measured={**measured, "speedup": 1.0},
@@ -138,7 +148,7 @@ def look_task(
 
 def _sensitivity(job: JobContext, params: dict[str, Any], inputs: dict[str, Path], scratch: Path) -> list[Any]:
     """Each layer's share in what is lost; a model for which that cannot be told is searched all the same."""
-    given = {name: file for name, file in inputs.items() if name != "evaluation"}
+    given = {name: file for name, file in inputs.items() if name not in JUDGING}
     try:
         return list(look_task(job, "engine.optimize.tasks:sensitivity", params, given, scratch)["layers"])
     except EngineError as error:
@@ -149,8 +159,20 @@ def _sensitivity(job: JobContext, params: dict[str, Any], inputs: dict[str, Path
 def _parts(job: JobContext, row: Search, run_id: str, scratch: Path) -> dict[str, Any]:
     """The evaluation set in two: what calibrates is not judged on. Both are kept, for the trials to fetch."""
     whole = placed(dataset_file(row.dataset), scratch / row.dataset.file_name)
-    found: dict[str, Any] = {"seed": row.seed}
-    for name, (file, count) in parted(job, whole, row.dataset.target, row.seed, scratch).items():
+    parts = parted(job, whole, row.dataset.target, row.seed, scratch, row.asked.slices)
+    return {"seed": row.seed, **_stored(job, parts, run_id)}
+
+
+def _fed(job: JobContext, row: Search, run_id: str, scratch: Path) -> dict[str, Any]:
+    """Which group each evaluation row is of, and the rows without the columns that say only that."""
+    asked = {"slices": row.asked.slices, "signature": row.artifact.signature, "target": row.dataset.target}
+    return _stored(job, grouped(job, rows_of(row, scratch), asked, scratch), run_id)
+
+
+def _stored(job: JobContext, parts: dict[str, tuple[Path, int]], run_id: str) -> dict[str, Any]:
+    """Files with their lengths, kept in MLflow, as `Search.parts` tells of them."""
+    found = {}
+    for name, (file, count) in parts.items():
         sha256 = file_digest(file)
         uri = file_stored(job, file, sha256=sha256, run_id=run_id, folder="search", name=file.name)
         found[name] = {"sha256": sha256, "uri": uri, "file_name": file.name, "rows": count}
@@ -158,11 +180,14 @@ def _parts(job: JobContext, row: Search, run_id: str, scratch: Path) -> dict[str
 
 
 def rows_of(row: Search, scratch: Path) -> dict[str, Path]:
-    """{"evaluation", and "calibration" or "training" or both} as files under their names."""
+    """{"evaluation", and "calibration" or "training" or both, and "groups" where a goal names slices, and "answers"
+    of the parent once they are known} as files under their names. What a model is fed with has no columns that are no
+    inputs of it."""
     named = {"evaluation": row.dataset, "calibration": row.calibration, "training": row.training}
-    found = {}
+    named |= {"groups": None, "answers": None}
+    parts, found = {**row.parts, **row.parts.get("fed", {})}, {}
     for name, dataset in named.items():
-        part = row.parts.get(name)
+        part = parts.get(name)
         if part is not None:
             file = storage.fetch_file(part["uri"], sha256=part["sha256"], size_limit=FETCH_LIMIT)
             found[name] = placed(file, scratch / f"{name}-{part['file_name']}")

@@ -21,7 +21,7 @@ from registry.search_models import Search, SearchTrial, TrialState
 from slipway.jobs.context import JobContext
 from slipway.jobs.kinds import Done, Later, job_kind
 from workers.common import FETCH_LIMIT, artifact_file, file_stored, placed, scratch_folder
-from workers.lab import ROUNDS, SEARCHES, cost_of, look_task, rows_of, seconds_left
+from workers.lab import JUDGING, ROUNDS, SEARCHES, cost_of, look_task, rows_of, seconds_left
 from workers.runs import job_run
 from workers.variants import (
     OPTIMIZE_LIMITS,
@@ -85,7 +85,8 @@ def _tried(job: JobContext, row: SearchTrial, recipe: Recipe, scratch: Path, beg
     with job.step("fetch"):
         model = placed(artifact_file(parent), scratch / "model.onnx")
         rows = rows_of(search, scratch)
-        judging = rows.pop("evaluation")
+        judging = {name: rows.pop(name) for name in JUDGING if name in rows}
+        judging["rows"] = judging.pop("evaluation")
     seconds = min(OPTIMIZE_LIMITS.seconds, max(0.0, seconds_left(search)) + _GRACE_S)
     variant = made_variant(
         job,
@@ -98,10 +99,10 @@ def _tried(job: JobContext, row: SearchTrial, recipe: Recipe, scratch: Path, beg
         halfway=_Halfway(job, row),
     )
     job.progress(0.4, f"{recipe.label}: {parent.size} → {variant.size} bytes.")
-    beside = {"model": variant.file, "reference": model, "rows": judging}
+    beside = {"model": variant.file, "reference": model, **judging}
     with job.step("judge"):
         value = dict(look_task(job, "engine.evaluate.tasks:judge", told, beside, scratch))
-        confusion = value.pop("confusion", None) or {}
+        confusion, metrics = value.pop("confusion", None) or {}, value.pop("metrics")
         judged = Judgement.model_validate(value)
         known = {"judged": judged.model_dump(mode="json"), "confusion": confusion, "size": variant.size}
         job.progress(0.6, f"{judged.metric} {judged.baseline:.2f} → {judged.value:.2f}.")
@@ -112,8 +113,12 @@ def _tried(job: JobContext, row: SearchTrial, recipe: Recipe, scratch: Path, beg
         run_figures(run_id, parent, loss, refused=str(broken))
         return _ended(row, TrialState.REFUSED, began, reason=str(broken), **known)
     with job.step("measure"):
-        asked = {**told, "rounds": ROUNDS, "threads": goal.threads, "batch": goal.batch}
-        measured = measured_file(job, params=asked, inputs=beside, scratch=scratch)
+        asked = {**told, "rounds": ROUNDS, "threads": goal.threads, "batch": goal.batch, "quality": False}
+        timed = {name: file for name, file in beside.items() if name not in JUDGING}
+        measured = {
+            **measured_file(job, params=asked, inputs=timed, scratch=scratch),
+            "metrics": metrics.get("model", {}),
+        }
         cost = cost_of(measured)
         job.progress(0.9, f"{cost.speedup:.2f} times the parent's speed.")
     with job.step("store"):

@@ -54,12 +54,15 @@ def subject_of(artifact: Artifact, target: str) -> dict[str, Any]:
     return {"task": artifact.version.model.task, "target": target, "labels": artifact.recipe.get("labels")}
 
 
-def parted(job: JobContext, rows: Path, target: str, seed: int, scratch: Path) -> dict[str, tuple[Path, int]]:
-    """{"calibration", "evaluation"}: parts of the rows without a row in common, with their lengths."""
+def parted(
+    job: JobContext, rows: Path, target: str, seed: int, scratch: Path, slices: tuple[str, ...] = ()
+) -> dict[str, tuple[Path, int]]:
+    """{"calibration", "evaluation"}: parts of the rows without a row in common, with their lengths. slices: columns
+    that are kept where they lie beside the model's."""
     made = sandboxed(
         job,
         "engine.optimize.lab.parts:split",
-        params={"share": CALIBRATES, "seed": seed, "target": target},
+        params={"share": CALIBRATES, "seed": seed, "target": target, "slices": slices},
         inputs={"rows": rows},
         scratch=scratch,
         limits=SPLIT_LIMITS,
@@ -69,6 +72,21 @@ def parted(job: JobContext, rows: Path, target: str, seed: int, scratch: Path) -
         name: (made_file(made, f"{name}.parquet", scratch / f"{name}.parquet"), int(counts[name]))
         for name in ("calibration", "evaluation")
     }
+
+
+def grouped(
+    job: JobContext, rows: dict[str, Path], params: dict[str, Any], scratch: Path
+) -> dict[str, tuple[Path, int]]:
+    """{"groups": what the evaluation rows' groups are, and each of the rows that has columns which are no inputs,
+    without them}, with their lengths. params: as of `engine.evaluate.groups:grouped`."""
+    made = sandboxed(
+        job, "engine.evaluate.groups:grouped", params=params, inputs=rows, scratch=scratch, limits=SPLIT_LIMITS
+    )
+    found = {"groups": (made_file(made, "groups.json", scratch / "groups.json"), 0)}
+    for name in rows.keys() & made.value["rows"].keys():
+        file = made_file(made, f"{name}.parquet", scratch / f"fed-{name}.parquet")
+        found[name] = (file, int(made.value["rows"][name]))
+    return found
 
 
 def made_variant(
@@ -129,17 +147,24 @@ def _tensors(signature: dict[str, Any]) -> list[tuple[str, str, str, int]]:
     ]
 
 
-def measured_file(job: JobContext, *, params: dict[str, Any], inputs: dict[str, Path], scratch: Path) -> dict[str, Any]:
-    """`engine.evaluate.tasks:measure`, with the machine to itself as far as measuring goes."""
+def measured_file(
+    job: JobContext, *, params: dict[str, Any], inputs: dict[str, Path], scratch: Path, answers: Path | None = None
+) -> dict[str, Any]:
+    """`engine.evaluate.tasks:measure`, with the machine to itself as far as measuring goes. answers: where the model's
+    are to be kept, unless they are too many."""
     with measuring_alone(job):
-        return sandboxed(
+        made = sandboxed(
             job,
             "engine.evaluate.tasks:measure",
-            params=params,
+            params={**params, "keep": answers is not None},
             inputs=inputs,
             scratch=scratch,
             limits=MEASURE_LIMITS,
-        ).value
+        )
+    value: dict[str, Any] = dict(made.value)
+    if value.pop("kept", False) and answers is not None:
+        made_file(made, "answers.npz", answers)
+    return value
 
 
 def variant_kept(job: JobContext, variant: Variant, version: Version, name: str) -> tuple[str, str]:

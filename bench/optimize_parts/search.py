@@ -76,12 +76,17 @@ class Search:
             return Trial(**known, state="failed", reason=error.message, seconds=time.monotonic() - began)
 
     def judge(self, model: Path) -> Judgement:
-        """Quality beside the model that the search began with."""
-        return Judgement.model_validate(self._task("engine.evaluate.tasks:judge", **self._beside(model)).value)
+        """Quality beside the model that the search began with, whose answers are kept."""
+        known = self.folder / "answers.npz"
+        inputs = {**self._beside(model), **({"answers": known} if known.exists() else {})}
+        made = self._task("engine.evaluate.tasks:judge", **inputs)
+        if made.value["kept"]:
+            shutil.copyfile(made.files / "answers.npz", known)
+        return Judgement.model_validate(made.value)
 
     def measure(self, model: Path, rounds: int = 7) -> Measured:
         """Cost beside the model that the search began with."""
-        params = {"rounds": rounds, "threads": self.goal.threads, "batch": self.goal.batch}
+        params = {"rounds": rounds, "threads": self.goal.threads, "batch": self.goal.batch, "quality": False}
         value = self._task("engine.evaluate.tasks:measure", params, **self._beside(model)).value
         return Measured(
             **{f"{name}_ms": value["latency_ms"][name] for name in ("p50", "p95", "p99")},

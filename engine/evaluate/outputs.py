@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError
 from engine.evaluate.rows import Rows
 from engine.formats.signature import NUMPY, Signature
+
+# Answers of more than this are quicker made again than fetched.
+_MOST_KEPT = 256 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,38 @@ def of_arrays(arrays: list[Any]) -> Outputs:
     if labels is None and scores is None:
         raise EngineError("The model gives no output that can be compared.", code="outputs")
     return Outputs(labels, scores)
+
+
+def save(found: Outputs, file: Path) -> bool:
+    """Writes answers as an npz file that `read` gives back with the same labels and scores; False for more than 256
+    MB, of which there is no file."""
+    import numpy as np
+
+    arrays = {}
+    if found.labels is not None:
+        arrays["labels"] = found.labels.astype(str) if found.labels.dtype == object else found.labels
+    if found.scores is not None:
+        # Most models answer in 32 bits: half the file, and nothing lost.
+        narrow = found.scores.astype(np.float32)
+        exact = np.array_equal(narrow.astype(np.float64), found.scores, equal_nan=True)
+        arrays["scores"] = narrow if exact else found.scores
+    if sum(array.nbytes for array in arrays.values()) > _MOST_KEPT:
+        return False
+    np.savez(file, **arrays)
+    return True
+
+
+def read(file: Path, rows: int) -> Outputs:
+    """What `save` wrote. EngineError(field="answers") when it is not of so many rows."""
+    import numpy as np
+
+    with np.load(file, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    scores = arrays.get("scores")
+    found = Outputs(arrays.get("labels"), None if scores is None else scores.astype(np.float64))
+    if any(len(array) != rows for array in arrays.values()):
+        raise EngineError(f"The kept answers are not those of {rows} rows.", field="answers", code="rows")
+    return found
 
 
 def same_words(values: Any) -> Any:

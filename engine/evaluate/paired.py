@@ -6,6 +6,7 @@ more or less is 0.2 points.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from engine.evaluate.outputs import Outputs, same_words
@@ -14,45 +15,47 @@ from engine.evaluate.quality import predicted_labels
 Z_ONE_SIDED = 1.6449  # 95 %
 _RESAMPLES = 2_000
 _NEAR = 1e-3
+# {column: (names of its groups, the place of each row's group among them (n,))}
+Groups = dict[str, tuple[list[str], Any]]
 
 
 def judge(
-    task: str, baseline: Outputs, variant: Outputs, y: Any, labels: list[Any] | None = None, seed: int = 0
+    task: str,
+    baseline: Outputs,
+    variant: Outputs,
+    y: Any,
+    labels: list[Any] | None = None,
+    seed: int = 0,
+    groups: Groups | None = None,
 ) -> dict[str, Any]:
     """The fields of a Judgement: metric, baseline, value, loss, loss_upper, p_value, rows, slices; for
     classifications also "confusion" {"labels", "before", "after"} (rows: truth, columns: predicted).
 
     Classification with a truth: accuracy in percent, loss in percentage points, slices by class.
     Regression with a truth: RMSE, loss in percent of the baseline's. Otherwise: agreement of the answers, in percent.
+    Every one of the `groups` is a slice too.
     """
+    groups = groups or {}
     if y is not None and "classification" in task:
         truth = same_words(y)
         before, after = (predicted_labels(outputs, y, labels) for outputs in (baseline, variant))
-        return _accuracy(before, after, truth)
+        return _accuracy(before, after, truth, groups)
     if y is not None and ("regression" in task or task == "recommendation"):
-        return _error(baseline, variant, y, seed)
-    return _agreement(baseline, variant)
+        return _error(baseline, variant, y, seed, groups)
+    return _agreement(baseline, variant, groups)
 
 
-def _accuracy(before: Any, after: Any, truth: Any) -> dict[str, Any]:
+def _accuracy(before: Any, after: Any, truth: Any, groups: Groups) -> dict[str, Any]:
     import numpy as np
 
     was, now = before == truth, after == truth
     lost, won, count = int(np.sum(was & ~now)), int(np.sum(~was & now)), len(truth)
-    names = np.unique(truth)
-    slices = []
-    for name in names:
-        of_class = truth == name
-        shares = [100 * float(np.mean(right[of_class])) for right in (was, now)]
-        slices.append(
-            {
-                "name": str(name),
-                "rows": int(of_class.sum()),
-                "baseline": shares[0],
-                "value": shares[1],
-                "loss": shares[0] - shares[1],
-            }
-        )
+    names, classes = np.unique(truth, return_inverse=True)
+
+    def points(which: Any) -> tuple[float, float, float]:
+        shares = [100 * float(np.mean(right[which])) for right in (was, now)]
+        return shares[0], shares[1], shares[0] - shares[1]
+
     return {
         "metric": "accuracy",
         "baseline": 100 * float(np.mean(was)),
@@ -61,9 +64,21 @@ def _accuracy(before: Any, after: Any, truth: Any) -> dict[str, Any]:
         "loss_upper": 100 * difference_upper(lost, won, count),
         "p_value": mcnemar(lost, won),
         "rows": count,
-        "slices": slices,
+        "slices": _slices({"": ([str(name) for name in names], classes), **groups}, points),
         "confusion": _confusion(before, after, truth),
     }
+
+
+def _slices(groups: Groups, found: Callable[[Any], tuple[float, float, float]]) -> list[dict[str, Any]]:
+    """The fields of a Slice for each group that has rows. found: (baseline, value, loss) of a mask of rows."""
+    slices = []
+    for column, (names, places) in groups.items():
+        for place, name in enumerate(names):
+            which = places == place
+            if count := int(which.sum()):
+                parts = dict(zip(("baseline", "value", "loss"), found(which), strict=True))
+                slices.append({"column": column, "name": name, "rows": count, **parts})
+    return slices
 
 
 def difference_upper(lost: int, won: int, count: int) -> float:
@@ -96,7 +111,7 @@ def _confusion(before: Any, after: Any, truth: Any) -> dict[str, Any]:
     return {"labels": [str(name) for name in names], "before": tables[0], "after": tables[1]}
 
 
-def _error(baseline: Outputs, variant: Outputs, y: Any, seed: int) -> dict[str, Any]:
+def _error(baseline: Outputs, variant: Outputs, y: Any, seed: int, groups: Groups) -> dict[str, Any]:
     """The bound is a bootstrap's over rows, the same for both: the 95 % quantile of the ratio in 2,000 resamples."""
     import numpy as np
 
@@ -109,21 +124,26 @@ def _error(baseline: Outputs, variant: Outputs, y: Any, seed: int) -> dict[str, 
     for turn in range(_RESAMPLES):
         means = squares[:, random.integers(0, len(truth), len(truth))].mean(axis=1)
         ratios[turn] = np.sqrt(means[1] / max(means[0], 1e-30))
-    before, after = np.sqrt(squares.mean(axis=1))
+
+    def error(which: Any) -> tuple[float, float, float]:
+        before, after = (float(value) for value in np.sqrt(squares[:, which].mean(axis=1)))
+        return before, after, 100 * (after / max(before, 1e-15) - 1)
+
+    before, after, loss = error(slice(None))
     below = float(np.mean(ratios < 1))
     return {
         "metric": "rmse",
-        "baseline": float(before),
-        "value": float(after),
-        "loss": 100 * float(after / max(before, 1e-15) - 1),
+        "baseline": before,
+        "value": after,
+        "loss": loss,
         "loss_upper": 100 * float(np.quantile(ratios, 0.95) - 1),
         "p_value": min(1.0, 2 * min(below, 1 - below) + 1 / _RESAMPLES),
         "rows": len(truth),
-        "slices": [],
+        "slices": _slices(groups, error),
     }
 
 
-def _agreement(baseline: Outputs, variant: Outputs) -> dict[str, Any]:
+def _agreement(baseline: Outputs, variant: Outputs, groups: Groups) -> dict[str, Any]:
     """Rows with the same label, or with the same strongest of several scores, or with numbers that differ by at most
     a thousandth of their range."""
     import numpy as np
@@ -140,6 +160,11 @@ def _agreement(baseline: Outputs, variant: Outputs) -> dict[str, Any]:
     else:
         same = np.zeros(len(baseline), dtype=bool)
     differ = int(np.sum(~same))
+
+    def agree(which: Any) -> tuple[float, float, float]:
+        share = 100 * float(np.mean(same[which]))
+        return 100.0, share, 100 - share
+
     return {
         "metric": "agreement",
         "baseline": 100.0,
@@ -148,5 +173,5 @@ def _agreement(baseline: Outputs, variant: Outputs) -> dict[str, Any]:
         "loss_upper": 100 * difference_upper(differ, 0, len(same)),
         "p_value": None,
         "rows": len(same),
-        "slices": [],
+        "slices": _slices(groups, agree),
     }

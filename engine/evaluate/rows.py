@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,11 @@ class Rows:
         """The first `count` rows."""
         return self.take(slice(count))
 
+    def without(self, names: list[str]) -> Rows:
+        """The rows less some of their columns."""
+        left = {name: self.column(name) for name in self.columns if name not in names}
+        return of_columns(left, self.y)
+
     def take(self, which: Any) -> Rows:
         """The rows at a slice or an array of indices."""
         return Rows(
@@ -52,9 +58,9 @@ class Rows:
         )
 
 
-def load(path: Path, target: str = "target") -> Rows:
-    """Reads `path`; the kind of file is told by its content. EngineError(field="rows") when it is unusable
-    or above the caps (200,000 rows, 20,000 columns, 1 GB)."""
+def load(path: Path, target: str = "target", beside: Sequence[str] = ()) -> Rows:
+    """Reads `path`; the kind of file is told by its content. beside: arrays of an npz with X that are columns
+    too. EngineError(field="rows") when it is unusable or above the caps (200,000 rows, 20,000 columns, 1 GB)."""
     if path.stat().st_size > MAX_BYTES:
         raise _wrong("The data set is larger than 1 GB.")
     with path.open("rb") as file:
@@ -62,7 +68,7 @@ def load(path: Path, target: str = "target") -> Rows:
     if not head:
         raise _wrong("The data set is empty.")
     if head == b"PK\x03\x04":
-        rows = _from_npz(path, target)
+        rows = _from_npz(path, target, beside)
     else:
         rows = from_frame(_parquet(path) if head == b"PAR1" else _csv(path), target)
     if not len(rows):
@@ -72,10 +78,18 @@ def load(path: Path, target: str = "target") -> Rows:
     return rows
 
 
+def save(rows: Rows, target: str, file: Path) -> None:
+    """Writes them as a parquet file that `load` reads back."""
+    import pandas
+
+    columns = {name: rows.column(name) for name in rows.columns}
+    if rows.y is not None:
+        columns[target] = rows.y
+    pandas.DataFrame(columns).to_parquet(file)
+
+
 def from_frame(frame: Any, target: str | None = "target") -> Rows:
     """Rows of a pandas DataFrame."""
-    import numpy as np
-
     frame.columns = [str(name) for name in frame.columns]
     if len(set(frame.columns)) != len(frame.columns):
         raise _wrong("Two columns have the same name.")
@@ -85,7 +99,14 @@ def from_frame(frame: Any, target: str | None = "target") -> Rows:
     columns = list(frame.columns)
     if not columns:
         raise _wrong("The data set has no feature columns.")
-    arrays = {name: _values(frame[name]) for name in columns}
+    return of_columns({name: _values(frame[name]) for name in columns}, y)
+
+
+def of_columns(arrays: dict[str, Any], y: Any) -> Rows:
+    """Rows of features (n,) by their names: one matrix where all are float32."""
+    import numpy as np
+
+    columns = list(arrays)
     if all(array.dtype == np.float32 for array in arrays.values()):
         return Rows(columns, np.column_stack(list(arrays.values())), None, y)
     return Rows(columns, None, arrays, y)
@@ -113,8 +134,8 @@ def _parquet(path: Path) -> Any:
         raise _wrong("The parquet file cannot be read.") from error
 
 
-def _from_npz(path: Path, target: str) -> Rows:
-    """Arrays `X` (n, ...) and `y` (n,), or one array named like each column."""
+def _from_npz(path: Path, target: str, beside: Sequence[str]) -> Rows:
+    """Arrays `X` (n, ...) and `y` (n,), with those named `beside` as columns more; or one array named like each."""
     import zipfile
 
     import numpy as np
@@ -140,7 +161,14 @@ def _from_npz(path: Path, target: str) -> Rows:
     if y is not None and (y.ndim != 1 or len(y) != len(x)):
         raise _wrong("y must have one value for each row of X.")
     names = [f"x{i}" for i in range(flat.shape[1])]
-    return Rows(names, flat, None, None if y is None else _target(pandas.Series(y)))
+    truth = None if y is None else _target(pandas.Series(y))
+    more = {name: arrays[name] for name in beside if name in arrays and name not in ("X", "x", "y", target)}
+    if not more:
+        return Rows(names, flat, None, truth)
+    if any(array.ndim != 1 or len(array) != len(x) for array in more.values()):
+        raise _wrong("A column beside X must have one value for each row of X.")
+    told = {name: _values(pandas.Series(array)) for name, array in more.items()}
+    return of_columns({**dict(zip(names, flat.T, strict=True)), **told}, truth)
 
 
 def _values(series: Any) -> Any:

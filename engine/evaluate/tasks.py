@@ -21,8 +21,10 @@ def measure(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
     Without rows the speed is measured on invented ones, and there are no quality metrics.
 
     params: task ("tabular-classification"), threads (1), rounds (5), batch (1), target ("target"),
-    labels (class names in score order, optional). Each model has a process of its own; rounds of about 0.3 s each
-    alternate between the two, so that noise of the machine hits both alike.
+    labels (class names in score order, optional), quality (True; False where the answers are judged already: no
+    metrics, and rows are only run as calls), keep (False; True: writes the model's answers as answers.npz and tells
+    in "kept" whether it did). Each model has a process of its own; rounds of about 0.3 s each alternate between the
+    two, so that noise of the machine hits both alike.
 
     {"metrics", "latency_ms": {"p50", "p95", "p99"} of one call of `batch` rows, "throughput" (rows/s),
     "size_bytes", "peak_memory_mb" (of the process that ran it), "rows", "batch", "profile"} and with a
@@ -30,7 +32,7 @@ def measure(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
     rounds of (the model's median latency / the reference's), below 1 is faster, between "ratio_low" and "ratio_high"
     with 95 % confidence. EngineError(code="not-finite") as in `judge`.
     """
-    from engine.evaluate import quality, rows
+    from engine.evaluate import outputs, quality, rows
 
     threads = _whole(params, "threads", 1, 1, 256)
     rounds = _whole(params, "rounds", 5, 1, 200)
@@ -41,10 +43,11 @@ def measure(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
     else:
         data, task = _invented(inputs["model"]), ""
     names = [name for name in ("model", "reference") if name in inputs]
-    given = {name: answers(inputs[name], data) for name in names}
+    given = {name: answers(inputs[name], data) for name in names} if params.get("quality", True) else {}
     if "reference" in given:
         _check_finite(given["model"], given["reference"], len(data))
-    metrics = {name: quality.metrics(task, given[name], data.y, params.get("labels")) for name in names}
+    metrics: dict[str, dict[str, float]] = {name: {} for name in names}
+    metrics |= {name: quality.metrics(task, found, data.y, params.get("labels")) for name, found in given.items()}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         subjects: dict[str, Subject] = {}
@@ -68,6 +71,8 @@ def measure(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
         "batch": size,
         "profile": profile(threads),
     }
+    if params.get("keep"):
+        result["kept"] = bool(given) and outputs.save(given["model"], out / "answers.npz")
     if "reference" in subjects:
         reference = subjects["reference"]
         median, low, high = ratio(model, reference)
@@ -81,19 +86,28 @@ def measure(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
 
 
 def judge(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
-    """Quality of inputs["model"] beside inputs["reference"] on inputs["rows"]: what `paired.judge` gives.
+    """Quality of inputs["model"] beside inputs["reference"] on inputs["rows"]: what `paired.judge` gives, and
+    "metrics": {"model", "reference"}, as of `measure`.
 
-    params: task, target, labels, seed. EngineError(code="not-finite") for a model that answers with NaN or infinity
-    where the reference does not.
+    params: task, target, labels, seed. inputs["groups"], where given, says which group each row is of;
+    inputs["answers"] are the reference's, kept from before. Without them they are made, and written as answers.npz;
+    {"kept": whether they were}. EngineError(code="not-finite") for a model that answers with NaN or infinity where
+    the reference does not.
     """
-    from engine.evaluate import paired, rows
+    from engine.evaluate import groups, outputs, paired, quality, rows
 
+    task, labels = str(params.get("task") or ""), params.get("labels")
     data = rows.load(inputs["rows"], str(params.get("target") or "target"))
-    reference, model = answers(inputs["reference"], data), answers(inputs["model"], data)
+    known = inputs.get("answers")
+    reference = outputs.read(known, len(data)) if known else answers(inputs["reference"], data)
+    kept = not known and outputs.save(reference, out / "answers.npz")
+    model = answers(inputs["model"], data)
     _check_finite(model, reference, len(data))
-    return paired.judge(
-        str(params.get("task") or ""), reference, model, data.y, params.get("labels"), int(params.get("seed") or 0)
-    )
+    parts = groups.read(inputs["groups"]) if "groups" in inputs else {}
+    judged = paired.judge(task, reference, model, data.y, labels, int(params.get("seed") or 0), parts)
+    both = {"model": model, "reference": reference} if data.y is not None else {}
+    metrics = {name: quality.metrics(task, found, data.y, labels) for name, found in both.items()}
+    return {**judged, "metrics": metrics, "kept": kept}
 
 
 def _check_finite(model: Any, reference: Any, rows: int) -> None:

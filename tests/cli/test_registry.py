@@ -127,11 +127,14 @@ def test_search_starts_and_shows_its_front_when_asked(cli: Cli, project: Any, pe
     built = world.build(project, people["admin"])
     version = built["versions"][4]
     onnx = version.artifacts.filter(format="onnx").order_by("id").first()
-    started = cli("search", "start", onnx.pk, "--max-loss", 0.5, "--goal", "prefer=latency", "--goal", "size_mb=2")
+    started = cli("search", "start", onnx.pk, "--max-loss", 0.5, "--goal", "prefer=latency", "--goal", "size_mb=2",
+                  "--slice", "site", "--slice", "age")  # fmt: skip
     search = Search.objects.get()
     assert f"slipway search show {search.pk}" in started.out
     assert (search.goal["max_loss"], search.goal["prefer"], search.goal["size_mb"]) == (0.5, "latency", 2)
+    assert search.goal["slices"] == ["site", "age"]
     cli("search", "start", onnx.pk, "--goal", "max_loss=much", code=7)
+    assert "is the target" in cli("search", "start", onnx.pk, "--slice", "target", code=7).err
     searches = lab_world.build(version, people["admin"])
     shown = cli("search", "show", searches["done"].pk).out
     assert "recommended" in shown and "refused" in shown and "Static int8" in shown
@@ -139,6 +142,7 @@ def test_search_starts_and_shows_its_front_when_asked(cli: Cli, project: Any, pe
     assert data["recommended"]["artifact"] and len(data["trials"]) == 11 and data["front"]
     assert "of the size" in data["reasons"][0]
     assert cli("search", "show", searches["unmet"].pk, "-o", "json").json["relax"]
+    assert "Half precision" in cli("search", "show", searches["offer"].pk, "-o", "json").json["offered"]["label"]
     assert "running" in cli("search", "list").out
     cli("search", "show", 10**6, code=5)
 

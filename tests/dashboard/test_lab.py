@@ -42,6 +42,18 @@ def test_page_recommends_with_reasons_and_a_way_to_deploy_when_the_search_is_don
     assert "amount = 0.375" in page(browser_as("operator"), search, f"?trial={bold.pk}")
 
 
+def test_groups_that_the_goal_guards_are_shown_with_those_that_lost_too_much(
+    browser_as: Browser, world: dict[str, Any]
+) -> None:
+    search = world["searches"]["done"]
+    refused = search.trials.get(state="refused")
+    text = page(browser_as("viewer"), search, f"?trial={refused.pk}")
+    assert "guarded by scanner" in text and "By scanner" in text and "By class" in text
+    _, desk, phone, van = re.split("desk|phone|van", text.split("By scanner")[1].split("</table>")[0])
+    assert "loses too much" in phone and "8.52" in phone and "loses too much" not in desk + van
+    assert "too few rows to guard" in van
+
+
 def test_new_endpoint_takes_the_variant_when_the_way_to_deploy_it_goes_by_one(
     browser_as: Browser, world: dict[str, Any]
 ) -> None:
@@ -80,6 +92,17 @@ def test_page_says_what_is_the_matter_when_there_is_no_recommendation(
     assert 'data-testid="deploy-best"' not in text or name == "cancelled"
 
 
+def test_smaller_one_is_offered_when_speed_was_asked_for_and_nothing_is_faster(
+    browser_as: Browser, world: dict[str, Any]
+) -> None:
+    search, browser = world["searches"]["offer"], browser_as("viewer")
+    text = page(browser, search)
+    offered = browser.get(f"/api/v1/searches/{search.pk}").json()["offered"]
+    assert "Keep the model as it is" in text and "50.1 % of the size at the same speed" in text
+    assert offered["label"].startswith("Half") and f"artifact={offered['artifact']}" in text.split("offered")[1]
+    assert 'data-testid="deploy-best"' not in text
+
+
 def test_nearest_points_and_what_to_relax_are_shown_when_nothing_met_the_goal(
     browser_as: Browser, world: dict[str, Any]
 ) -> None:
@@ -115,6 +138,8 @@ def test_search_starts_with_the_goal_when_the_form_is_sent(browser_as: Browser, 
     assert browser.post(address, {**sent, "max_loss": "-1"}).status_code == 422
     answer = browser.post(address, {**sent, "calibration": rows})
     assert answer.status_code == 422 and "may not teach" in answer.content.decode()
+    answer = browser.post(address, {**sent, "slices": "site, target"})
+    assert answer.status_code == 422 and answer.context["form"].errors.keys() == {"slices"}
     before = Search.objects.count()
     answer = browser.post(address, sent)
     search = Search.objects.order_by("-pk")[0]
@@ -141,13 +166,13 @@ def test_everything_is_said_in_the_readers_language(browser_as: Browser, world: 
     assert "静态 int8 量化" in variants and "Static int8" not in variants
     assert "按激活剪除通道，然后静态 int8 量化 的速度将是原来的 10.75 倍" in done
     assert "损失 4.26 个百分点（允许损失 1）" in done
-    assert "延迟" in page(browser, searches["unmet"]) and "没有一个尝试" in page(browser, searches["same"])
+    assert "延迟" in page(browser, searches["unmet"]) and "比现有模型更快" in page(browser, searches["same"])
     assert "最不活跃，其余重新拟合，50 % 的通道" in done and "4 位权重" in done
     english = re.compile(
         r"Prune channels|least active|weights in|int8 quantization|times the|It loses|of the size|would do with"
-        r"|Nothing that|fewer operators|int8 with"
+        r"|Nothing that|If its size|fewer operators|int8 with"
     )
-    for name in ("done", "unmet", "same", "running", "cancelled"):
+    for name in ("done", "unmet", "same", "offer", "running", "cancelled"):
         assert not english.findall(page(browser, searches[name])), name
 
 

@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
 from engine.errors import EngineError
-from engine.evaluate import quality
+from engine.evaluate import outputs, quality
 from engine.evaluate.outputs import Outputs, run_all
 from engine.evaluate.parity import compare
-from engine.evaluate.rows import load
+from engine.evaluate.rows import load, save
 from engine.formats.signature import of_onnx
 from engine.scan.onnx_run import session
 from tests.engine.conftest import Task
 
 MEASURE = "engine.evaluate.tasks:measure"
+JUDGE = "engine.evaluate.tasks:judge"
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "npz"])
@@ -188,6 +189,50 @@ def test_variant_is_judged_beside_its_parent(task: Task, digits_onnx: Path, digi
         found = task("engine.evaluate.tasks:judge", params, **files).value
         assert found["metric"] == "accuracy" and abs(found["loss"]) < 1 and found["rows"] == 1797
         assert found["loss"] < found["loss_upper"] and len(found["slices"]) == 10
+
+
+def test_judgement_is_the_same_when_the_parents_answers_were_kept(
+    task: Task, digits_onnx: Path, digits_rows: Path, tmp_path: Path
+) -> None:
+    params = {"task": "tabular-classification"}
+    files = {"model": digits_onnx, "reference": digits_onnx, "rows": digits_rows}
+    first = task(JUDGE, params, **files)
+    assert first.value["kept"] and first.value["metrics"]["model"] == first.value["metrics"]["reference"]
+    kept = first.files / "answers.npz"
+    kept = kept.rename(tmp_path / "answers.npz")
+    # The parent itself is not run again: this one could not be.
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    again = task(JUDGE, params, **{**files, "reference": tmp_path / "broken.onnx", "answers": kept})
+    assert again.value == {**first.value, "kept": False} and not (again.files / "answers.npz").exists()
+    save(load(digits_rows).head(50), "target", tmp_path / "fewer.parquet")
+    with pytest.raises(EngineError, match="not those of 50 rows"):
+        task(JUDGE, params, **{**files, "rows": tmp_path / "fewer.parquet", "answers": kept})
+
+
+def test_rows_are_not_answered_again_when_quality_is_judged_already(
+    task: Task, digits_onnx: Path, digits_rows: Path
+) -> None:
+    params = {"task": "tabular-classification", "rounds": 1}
+    files = {"model": digits_onnx, "reference": digits_onnx, "rows": digits_rows}
+    found = task(MEASURE, {**params, "quality": False}, **files).value
+    assert found["metrics"] == {} and found["ratio_to_reference"] > 0 and found["rows"] == 1797 and "kept" not in found
+    kept = task(MEASURE, {**params, "keep": True}, model=digits_onnx, rows=digits_rows)
+    assert kept.value["kept"] and kept.value["metrics"]["accuracy"] > 0.9
+    assert len(outputs.read(kept.files / "answers.npz", 1797)) == 1797
+
+
+def test_answers_are_the_same_when_they_were_kept(tmp_path: Path) -> None:
+    file = tmp_path / "answers.npz"
+    words = Outputs(np.array(["a", "bc"], dtype=object), np.array([[0.1, np.nan], [1e-300, 2.0]]))
+    assert outputs.save(words, file)
+    back = outputs.read(file, 2)
+    assert back.labels is not None and back.labels.tolist() == ["a", "bc"]
+    assert np.array_equal(back.scores, words.scores, equal_nan=True)
+    # What came from 32 bits takes no more; what is too much is not kept.
+    assert outputs.save(Outputs(None, np.ones((1000, 100), np.float32).astype(float)), file)
+    assert file.stat().st_size < 450_000 and outputs.read(file, 1000).scores.dtype == np.float64
+    assert not outputs.save(Outputs(None, np.broadcast_to(1.0, (2**17, 1024))), tmp_path / "much.npz")
+    assert not (tmp_path / "much.npz").exists()
 
 
 @pytest.mark.parametrize(("params", "field"), [({"threads": 0}, "threads"), ({"rounds": "x"}, "rounds")])

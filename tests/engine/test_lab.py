@@ -156,6 +156,37 @@ def test_slower_variant_is_called_slower_when_only_its_size_counts() -> None:
     assert conclude(Goal(prefer="latency"), BASE, [trial({}, 0, 3.0, 10**7)]).recommended is None
 
 
+def test_nothing_is_recommended_for_speed_when_it_is_not_surely_faster() -> None:
+    speed = Goal(prefer="latency")
+    smaller = trial({}, 0.2, 1.0, 10**7, upper=0.5)  # as fast, a quarter of the size
+    found = conclude(speed, BASE, [smaller])
+    assert found.recommended is None and found.offered == smaller.key
+    assert "faster than the model as it is" in str(found.reasons[0])
+    assert "has 25.0 % of the size at the same speed, and on these rows it loses 0.20 points" in str(found.reasons[1])
+    # What seems faster by less than measuring can tell is not, either.
+    assert conclude(speed, BASE, [trial({}, 0.2, 0.985, 10**7)]).recommended is None
+    assert conclude(speed, BASE, [trial({}, 0.2, 0.97, 10**7)]).recommended is not None
+    # Not offered: slower, hardly smaller, or losing too much.
+    for other in (trial({}, 0.2, 1.04, 10**7), trial({}, 0.2, 1.0, 39 * 10**6), trial({}, 2.5, 1.0, 10**7)):
+        assert conclude(speed, BASE, [other]).offered is None
+    # A proof is worth as much here.
+    bold = trial({"per_channel": True}, 0.9, 1.0, 9 * 10**6, upper=1.6)
+    assert conclude(speed, BASE, [bold, smaller]).offered == smaller.key
+    for wish in ("size", "balanced"):
+        small = conclude(Goal(prefer=wish), BASE, [smaller])
+        assert small.recommended == smaller.key and small.offered is None
+    stored = Conclusion.model_validate({"recommended": None, "reasons": []})
+    assert stored.offered is None
+
+
+def test_best_that_fits_is_recommended_when_the_model_itself_exceeds_the_budgets() -> None:
+    fits = trial({}, 0.2, 1.2, 10**7)
+    found = conclude(Goal(prefer="latency", size_mb=20), BASE, [fits])
+    assert found.recommended == fits.key and "slower than its parent" in str(found.reasons[0])
+    assert "does not keep the budgets" in str(found.reasons[-1])
+    assert conclude(Goal(prefer="latency", size_mb=50), BASE, [fits]).recommended is None
+
+
 def test_what_to_relax_is_said_when_nothing_keeps_the_promise() -> None:
     found = conclude(Goal(latency_ms=0.5), BASE, [trial({}, 0.2, 0.4, 10**7)])
     assert found.recommended is None and found.nearest and "a latency of 0.88 ms" in str(found.relax[0])

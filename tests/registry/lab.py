@@ -38,6 +38,16 @@ def rows(
     return file.getvalue()
 
 
+def table(count: int, seed: int = 1, **columns: list[Any]) -> bytes:
+    """A CSV of the same, with columns more that are no inputs of the model."""
+    import pandas
+
+    with np.load(io.BytesIO(rows(count, seed))) as arrays:
+        frame = pandas.DataFrame({f"f{place}": values for place, values in enumerate(arrays["X"].T)})
+        frame = frame.assign(**columns, target=arrays["y"])
+    return frame.to_csv(index=False).encode()
+
+
 def stored(content: bytes, name: str) -> dict[str, Any]:
     """The bytes in MLflow, as columns of a record."""
     sha256 = hashlib.sha256(content).hexdigest()
@@ -60,8 +70,9 @@ def artifact(model: Model, number: int = 1, content: bytes = MODEL) -> Artifact:
     )
 
 
-def dataset(version: Version, content: bytes, role: str = "evaluation") -> Dataset:
-    row = Dataset.objects.create(project=version.model.project, name=role, role=role, **stored(content, f"{role}.npz"))
+def dataset(version: Version, content: bytes, role: str = "evaluation", kind: str = "npz") -> Dataset:
+    file = stored(content, f"{role}.{kind}")
+    row = Dataset.objects.create(project=version.model.project, name=role, role=role, **file)
     row.versions.add(version)
     return row
 

@@ -14,6 +14,7 @@ from django.utils import timezone
 from registry.models import Artifact, Measurement, Model
 from registry.search_models import Search, SearchTrial
 from registry.searches import search_request
+from slipway.api.problems import Problem
 from slipway.jobs import services as jobs
 from slipway.jobs.context import Interrupted
 from slipway.jobs.models import Job, State
@@ -59,6 +60,10 @@ def test_search_recommends_a_measured_variant_when_it_ends(base: Artifact) -> No
         assert quality.rows == 280 and trial.confusion["labels"]
         assert Measurement.objects.get(artifact=artifact, job=trial.job).speedup == pytest.approx(cost.speedup)
         assert trial.job is not None and trial.job.mlflow_run_id == artifact.mlflow_run_id
+        # The variant was answered once, to be judged; these are its figures.
+        metrics = Measurement.objects.get(artifact=artifact, job=trial.job).metrics
+        assert metrics["accuracy"] == pytest.approx(quality.value / 100)
+    assert search.parts["answers"]["rows"] == 280
     if job.result["recommended"]:
         assert job.result["recommended"] in {trial.artifact_id for trial in measured}
     # 30 % of each class calibrated, and was not judged on.
@@ -185,6 +190,60 @@ def test_trials_that_did_not_begin_are_called_off_when_the_time_is_over(base: Ar
     assert lab.run(search.job).state == State.SUCCEEDED
     assert set(search.trials.values_list("state", flat=True)) == {"cancelled"}
     assert all("time was over" in text for text in search.trials.values_list("reason", flat=True))
+
+
+@pytest.mark.usefixtures("quick")
+def test_trial_answers_for_the_parent_when_its_kept_answers_are_missing(base: Artifact) -> None:
+    lab.dataset(base.version, lab.rows(400))
+    search = searched(base, trials=1)
+    lab.run(search.job)
+    search.refresh_from_db()
+    Search.objects.filter(pk=search.pk).update(
+        parts={name: part for name, part in search.parts.items() if name != "answers"}
+    )
+    assert lab.finish(search).state == State.SUCCEEDED
+    assert [trial.state for trial in search.trials.all()] == ["measured"]
+
+
+SITES = ["north" if index % 4 else "south" for index in range(400)]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("teaching", [False, True], ids=["split", "own calibration"])
+def test_groups_are_judged_and_their_column_never_reaches_the_model(base: Artifact, teaching: bool) -> None:
+    ages = [index % 80 for index in range(400)]
+    lab.dataset(base.version, lab.table(400, site=SITES, age=ages), kind="csv")
+    rows = lab.dataset(base.version, lab.table(100, 2, site=SITES[:100]), "training", "csv") if teaching else None
+    goal = {**QUICK, "trials": 2, "slices": ["site", "age"]}
+    search = search_request(actor=None, artifact=base, goal=goal, calibration=rows)
+    assert lab.finish(search).state == State.SUCCEEDED
+    judged = [trial.quality for trial in search.trials.all() if trial.quality]
+    assert judged
+    for quality in judged:
+        sites = {one.name: one.rows for one in quality.slices if one.column == "site"}
+        assert sites.keys() == {"north", "south"} and sum(sites.values()) == quality.rows == (400 if teaching else 280)
+        assert len([one for one in quality.slices if one.column == "age"]) == 4
+        assert quality.slices[0].column == "" and quality.baseline == 100
+    assert search.parts["fed"].keys() == {"groups", "evaluation", "calibration"}
+
+
+@pytest.mark.parametrize(
+    ("column", "words"), [("nowhere", "no column"), ("note", "more than 50"), ("target", "is the target")]
+)
+def test_search_is_refused_at_the_field_when_a_group_cannot_be_guarded(base: Artifact, column: str, words: str) -> None:
+    notes = [f"note {index}" for index in range(400)]
+    lab.dataset(base.version, lab.table(400, note=notes), kind="csv")
+    with pytest.raises(Problem, match=words) as refused:
+        searched(base, slices=[column])
+    assert refused.value.field == "goal.slices" and not Search.objects.exists()
+
+
+def test_search_ends_with_its_cause_when_a_column_is_missing_in_rows_that_only_the_sandbox_reads(
+    base: Artifact,
+) -> None:
+    lab.dataset(base.version, lab.rows(400))
+    job = lab.finish(searched(base, slices=["site"]))
+    assert job.state == State.FAILED and "no column “site”" in job.reason
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,18 @@ from engine.optimize.recipe import Recipe
 NEAREST = 3
 # A proof is worth so much: what is proven may take this many times the time (or size) of what is not.
 _WORTH_PROOF = 1.25
+# What is worth naming for its size alone: at most this share of it, and no slower than measuring can tell.
+_MUCH_SMALLER = 0.75
+_SAME_SPEED = 1.05
 
 
 class Conclusion(BaseModel):
-    """Trials by the keys of their recipes. front: not dominated in loss, time of a call, size and memory."""
+    """Trials by the keys of their recipes. front: not dominated in loss, time of a call, size and memory. offered: much
+    smaller at the same speed, where speed was asked for and nothing is faster."""
 
     front: list[str] = []
     recommended: str | None = None
+    offered: str | None = None
     reasons: list[Sentence] = []
     nearest: list[str] = []
     relax: list[Sentence] = []
@@ -36,21 +41,22 @@ def conclude(goal: Goal, baseline: Measured, trials: list[Trial]) -> Conclusion:
     if goal.sure:
         good = [trial for trial in good if upper_among(_judged(trial), judged) <= goal.max_loss]
     if good:
-        scored = sorted(((score(goal, _cost(trial), baseline), trial) for trial in good), key=lambda pair: pair[0])
-        better = [(value, trial) for value, trial in scored if value < 1]
-        if better:
-            (least, boldest), (value, surest) = better[0], _surest(goal, better)
-            # What is proven comes before what only held on these rows, if it is nearly as good.
-            best = surest if value <= least * _WORTH_PROOF else boldest
+        scored = [(score(goal, _cost(trial), baseline), trial) for trial in good]
+        better = [(value, trial) for value, trial in scored if _better(goal, value, _cost(trial))]
+        # A model that does not fit the device is no way out: then the best that fits is.
+        wanted = better or (scored if cost_breaches(goal, baseline) else [])
+        if wanted:
+            best, boldest, surest = _chosen(goal, wanted)
             found.recommended = best.key
             found.reasons = _reasons(goal, best, baseline, len(trials), judged, good)
+            if not better:
+                found.reasons.append(say("The model as it is does not keep the budgets; this is the best that does."))
             if best is not boldest:
                 found.reasons.append(_bolder(boldest, baseline))
             elif best is not surest:
                 found.reasons.append(_surer(surest, baseline))
             return found
-        found.reasons = [say("Nothing that was tried is better than the model as it is.")]
-        return found
+        return _as_it_is(goal, baseline, good, found)
     nearest = sorted(measured, key=lambda trial: _distance(goal, trial))[:NEAREST]
     found.nearest = [trial.key for trial in nearest]
     found.relax = _relax(goal, nearest, trials, judged)
@@ -58,9 +64,47 @@ def conclude(goal: Goal, baseline: Measured, trials: list[Trial]) -> Conclusion:
     return found
 
 
-def _surest(goal: Goal, better: list[tuple[float, Trial]]) -> tuple[float, Trial]:
-    """The best of those that are proven; the best of all where none is."""
-    return next(((value, trial) for value, trial in better if _sure(goal, trial)), better[0])
+def _better(goal: Goal, value: float, cost: Measured) -> bool:
+    """Whether the model as it is may be left for it. Where speed was asked for it has to be faster beyond what noise
+    explains; a small file does not make up for that."""
+    return value < 1 and (goal.prefer != "latency" or cost.ratio_high < 1)
+
+
+def _chosen(goal: Goal, scored: list[tuple[float, Trial]]) -> tuple[Trial, Trial, Trial]:
+    """(the one to take, the one with the least score, the best of those that are proven or else the same). What is
+    proven comes before what only held on these rows, if it is nearly as good."""
+    ranked = sorted(scored, key=lambda pair: pair[0])
+    least, boldest = ranked[0]
+    value, surest = next(((value, trial) for value, trial in ranked if _sure(goal, trial)), ranked[0])
+    return surest if value <= least * _WORTH_PROOF else boldest, boldest, surest
+
+
+def _as_it_is(goal: Goal, baseline: Measured, good: list[Trial], found: Conclusion) -> Conclusion:
+    """Nothing is better for what matters; where that is speed, what is much smaller and no slower is offered."""
+    if goal.prefer != "latency":
+        found.reasons = [say("Nothing that was tried is better than the model as it is.")]
+        return found
+    found.reasons = [
+        say("Nothing that keeps the promise is faster than the model as it is, beyond what noise explains.")
+    ]
+    smaller = [
+        (share, trial)
+        for trial in good
+        if (share := _cost(trial).size_bytes / max(1, baseline.size_bytes)) <= _MUCH_SMALLER
+        and _cost(trial).ratio_low <= 1
+        and _cost(trial).ratio <= _SAME_SPEED
+    ]
+    if smaller:
+        offer = _chosen(goal, smaller)[0]
+        found.offered = offer.key
+        found.reasons.append(
+            say(
+                "If its size matters as well: %(recipe)s has %(share)s %% of the size at the same speed, and on these "
+                "rows it %(lost)s.",
+                recipe=_named(offer.recipe), share=_share(offer, baseline), lost=_lost(_judged(offer)),
+            )
+        )  # fmt: skip
+    return found
 
 
 def _point(trial: Trial) -> tuple[float, ...]:
@@ -85,15 +129,11 @@ def _sure(goal: Goal, trial: Trial) -> bool:
 def _reasons(goal: Goal, best: Trial, baseline: Measured, tried: int, judges: int, good: list[Trial]) -> list[Sentence]:
     judged = _judged(best)
     rows, bound = str(judged.rows), f"{max(0.0, judged.loss_upper):.2f}"
-    if judged.loss > 0:
-        lost = say("loses %(loss)s %(unit)s", loss=f"{judged.loss:.2f}", unit=unit(judged))
-    else:
-        lost = say("loses nothing")
     reasons = [
         say("It has %(speed)s and %(share)s %% of the size.", speed=_speed(_cost(best)), share=_share(best, baseline)),
         say(
             "On %(rows)s rows it %(lost)s, at most %(bound)s with 95 %% confidence.",
-            rows=rows, lost=lost, bound=bound,
+            rows=rows, lost=_lost(judged), bound=bound,
         ),
         say(
             "Chosen among %(judges)s that were judged on the same rows, it owes a part of that to luck: at most "
@@ -108,6 +148,12 @@ def _reasons(goal: Goal, best: Trial, baseline: Measured, tried: int, judges: in
     if not _sure(goal, best):
         reasons.append(say("The promise holds on these rows; %(rows)s of them are too few to prove it.", rows=rows))
     return reasons
+
+
+def _lost(judged: Judgement) -> Sentence:
+    if judged.loss > 0:
+        return say("loses %(loss)s %(unit)s", loss=f"{judged.loss:.2f}", unit=unit(judged))
+    return say("loses nothing")
 
 
 def _speed(cost: Measured) -> Sentence:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Column = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class Goal(BaseModel):
@@ -24,7 +26,14 @@ class Goal(BaseModel):
         ge=0,
         le=100,
         title="Most that one class may lose",
-        description="Percentage points of any single class; empty: five times what may be lost in all.",
+        description="Percentage points of any single class or group; empty: five times what may be lost in all.",
+    )
+    slices: tuple[Column, ...] = Field(
+        (),
+        max_length=3,
+        title="Groups to guard",
+        description="Up to three columns of the evaluation set, such as a site or an age: each of their values is "
+        "guarded like a class, numbers by quarters. They need not be inputs of the model.",
     )
     sure: bool = Field(
         False,
@@ -46,6 +55,12 @@ class Goal(BaseModel):
     minutes: float = Field(10, gt=0, le=24 * 60, title="Minutes", description="When to stop looking.")
     trials: int = Field(40, ge=1, le=500, title="Trials", description="At most so many variants.")
     seed: int = Field(0, ge=0, le=2**31 - 1, title="Seed", description="The same seed tries the same things.")
+
+    @model_validator(mode="after")
+    def _each_column_once(self) -> Self:
+        if len(set(self.slices)) < len(self.slices):
+            raise ValueError("slices: name each column once.")
+        return self
 
     @property
     def slice_loss(self) -> float:

@@ -13,7 +13,8 @@ _LEAST = 20
 
 def split(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
     """Writes params["share"] of each class of inputs["rows"] to calibration.parquet and the rest to
-    evaluation.parquet, always the same for one params["seed"]; params: target.
+    evaluation.parquet, always the same for one params["seed"]; params: target,
+    slices (columns beside X of an npz that are kept).
 
     {"calibration": rows, "evaluation": rows}. EngineError(field="rows") for fewer than 20 rows.
     """
@@ -21,7 +22,7 @@ def split(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict
     from engine.optimize import sampling
 
     target = str(params.get("target") or "target")
-    data = rows.load(inputs["rows"], target)
+    data = rows.load(inputs["rows"], target, beside=params.get("slices") or ())
     if len(data) < _LEAST:
         raise EngineError(
             f"{len(data)} rows are too few to calibrate with some and to judge on the others; {_LEAST} would do.",
@@ -31,14 +32,5 @@ def split(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict
     calibration, evaluation = sampling.split(data, float(params["share"]), int(params["seed"]))
     parts = {"calibration": calibration, "evaluation": evaluation}
     for name, part in parts.items():
-        _write(part, target, out / f"{name}.parquet")
+        rows.save(part, target, out / f"{name}.parquet")
     return {name: len(part) for name, part in parts.items()}
-
-
-def _write(part: Any, target: str, file: Path) -> None:
-    import pandas
-
-    columns = {name: part.column(name) for name in part.columns}
-    if part.y is not None:
-        columns[target] = part.y
-    pandas.DataFrame(columns).to_parquet(file)

@@ -21,6 +21,12 @@ def quality_breach(goal: Goal, judged: Judgement) -> Sentence | None:
             loss=f"{judged.loss:.2f}", unit=unit(judged), allowed=allowed,
         )  # fmt: skip
     worst = judged.worst
+    if worst is not None and worst.loss > goal.slice_loss and worst.column:
+        return say(
+            "Where %(column)s is %(name)s it loses %(loss)s %(unit)s (%(allowed)s may be lost).",
+            column=worst.column, name=worst.name, loss=f"{worst.loss:.2f}", unit=unit(judged),
+            allowed=f"{goal.slice_loss:g}",
+        )  # fmt: skip
     if worst is not None and worst.loss > goal.slice_loss:
         return say(
             "Class %(name)s loses %(loss)s points (%(allowed)s may be lost).",

@@ -9,10 +9,15 @@ from pydantic import BaseModel, ConfigDict
 from engine.optimize.lab.sentence import Sentence
 from engine.optimize.recipe import Recipe
 
+# Of fewer rows, one is too much of a share to guard it.
+GUARDED_ROWS = 10
+
 
 class Slice(BaseModel):
-    """A part of the evaluation rows (a class), in percent; loss in percentage points."""
+    """A part of the evaluation rows, a class or a value of a column, with its share of right answers in percent, or
+    its error; loss as in its Judgement. column: "" for a class."""
 
+    column: str = ""
     name: str
     rows: int
     baseline: float
@@ -38,8 +43,8 @@ class Judgement(BaseModel):
 
     @property
     def worst(self) -> Slice | None:
-        """The slice that lost most, of those with ten rows or more: of fewer, one row is too much."""
-        return max((one for one in self.slices if one.rows >= 10), key=lambda one: one.loss, default=None)
+        """The slice that lost most, of those with rows enough."""
+        return max((one for one in self.slices if one.rows >= GUARDED_ROWS), key=lambda one: one.loss, default=None)
 
 
 class Measured(BaseModel):

@@ -79,9 +79,10 @@ def posted(request: HttpRequest) -> Any:
 
 
 def show_failure(form: Any, failure: Failure | None) -> None:
-    """Puts a refusal beside the field at fault, or on top of the form."""
+    """Puts a refusal beside the field at fault (its own name is the last part of the API's), or on top of the form."""
     if failure is not None:
-        form.add_error(failure.field if failure.field in form.fields else None, failure.text)
+        name = (failure.field or "").rpartition(".")[2]
+        form.add_error(name if name in form.fields else None, failure.text)
 
 
 def project_of(request: HttpRequest) -> Project | None:

@@ -29,6 +29,10 @@ def search_start(
         list[str] | None,
         typer.Option("--goal", metavar="KEY=VALUE", help="As in prefer=latency, size_mb=2, threads=2; repeatable."),
     ] = None,
+    slices: Annotated[
+        list[str] | None,
+        typer.Option("--slice", metavar="COLUMN", help="Guard each value of this column like a class; repeatable."),
+    ] = None,
     dataset: Rows = None,
     calibration: Rows = None,
     training: Rows = None,
@@ -37,6 +41,7 @@ def search_start(
     """Starts a search; ends with its job's state under --wait."""
     asked: dict[str, Any] = options_of(goal or [])
     asked |= {key: value for key, value in (("max_loss", max_loss), ("minutes", minutes)) if value is not None}
+    asked |= {"slices": slices} if slices else {}
     rows = {"dataset": dataset, "calibration": calibration, "training": training}
     body = {"goal": asked, **{key: value for key, value in rows.items() if value is not None}}
     job = run.api.post(f"/artifacts/{refs.artifact_id(run.api, artifact)}/searches", body)
@@ -72,7 +77,7 @@ def search_show(run: Run, search: Search) -> None:
 
 
 def _card(row: Json, trials: list[Json]) -> None:
-    best = row["recommended"]
+    best, offer = row["recommended"], row["offered"]
     output.record(
         (
             ("search", row["id"]),
@@ -81,6 +86,7 @@ def _card(row: Json, trials: list[Json]) -> None:
             ("artifact", row["artifact"]),
             ("tried", row["counts"]["tried"]),
             ("recommended", f"artifact {best['artifact']}: {best['label']}" if best else ""),
+            ("offered", f"artifact {offer['artifact']}: {offer['label']}" if offer else ""),
             ("because", " ".join(row["reasons"])),
             ("to relax", " ".join(row["relax"])),
             ("goal", row["goal"]),
