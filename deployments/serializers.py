@@ -136,6 +136,7 @@ class EndpointCreate(RuntimeSerializer):
     name = serializers.CharField(max_length=63)
     access = serializers.ChoiceField(choices=Access.choices, default=Access.TOKEN)
     artifact = serializers.IntegerField(required=False, min_value=1, help_text="Id of the artifact to serve first")
+    settings = SettingsSerializer(required=False)
 
 
 class Place(RuntimeSerializer):
