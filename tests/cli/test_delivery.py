@@ -12,6 +12,7 @@ from django.utils import timezone
 from deployments.models import Deployment, Endpoint, Rollout, RolloutState, Server
 from monitoring.models import Alert, AlertState, Policy
 from registry.models import Artifact, Model, Version
+from slipway.accounts.models import Token
 from slipway.jobs.models import Job, JobLog, State
 from tests.cli.conftest import Cli
 
@@ -264,3 +265,21 @@ def test_alerts_are_acknowledged_and_harmless_when_printed(cli: Cli, project: An
     alert.refresh_from_db()
     assert alert.state == AlertState.ACKNOWLEDGED
     cli("alerts", "ack", alert.pk, code=6)
+
+
+def test_tokens_are_made_bounded_and_revoked_when_asked(cli: Cli) -> None:
+    text = cli("tokens", "create", "app", "--scope", "infer", "--days", 7, "--rate", 2.5).out.strip()
+    assert text.startswith("slip_")
+    row = Token.objects.get(name="app")
+    assert (row.burst, row.revision) == (3, 1) and row.expires_at is not None
+    assert "2.5/s, 3 at once" in cli("tokens", "list").out and text not in cli("tokens", "list", "-o", "json").out
+    assert "Quota of app: 20/s, 40 at once" in cli("tokens", "quota", "app", "--rate", 20, "--burst", 40).out
+    assert cli("tokens", "quota", row.pk, "--burst", 50, "-o", "json").json["rate"] == 20
+    assert "none" in cli("tokens", "quota", "app", "--none").out
+    cli("tokens", "quota", "app", code=2)
+    cli("tokens", "quota", "app", "--none", "--rate", 1, code=2)
+    assert "burst" in cli("tokens", "quota", "app", "--burst", 1, code=7).err
+    cli("tokens", "quota", "app", "--rate", 1, by="developer", code=5)
+    cli("tokens", "revoke", "app", code=2)
+    assert "is revoked" in cli("tokens", "revoke", "app", "--yes").out
+    assert not Token.objects.filter(name="app").exists()
