@@ -11,7 +11,9 @@ import pytest
 
 from engine.export import requirements
 from engine.export.base import exporters
+from engine.export.sources.base import sources
 from engine.optimize.base import optimizers
+from registry import packages
 
 PO = Path(__file__).resolve().parents[2] / "locale/zh_Hans/LC_MESSAGES/django.po"
 PLACEHOLDER = re.compile(r"%\(\w+\)[sd]")
@@ -69,3 +71,20 @@ def test_every_option_of_an_exporter_or_optimizer_is_in_the_catalogue() -> None:
 
 def test_every_reason_against_a_line_of_packages_is_in_the_catalogue() -> None:
     assert set(requirements.REASONS.values()) <= entries().keys()
+
+
+def test_every_reason_against_a_format_is_in_the_catalogue() -> None:
+    frameworks = [*sources(), "paddle"]
+    reasons = [plugin.why_not(framework) for plugin in exporters().values() for framework in frameworks]
+    assert {reason.text for reason in reasons if reason is not None} <= entries().keys()
+    assert {requirements.PLACE, packages.OWN_LIST} <= entries().keys()
+
+
+def test_stored_refusal_of_a_package_is_said_in_chinese() -> None:
+    known = entries()
+    for reason in requirements.REASONS.values():
+        told = f"requirements.txt, line 2: {reason % {'text': '--no-index'}}"
+        assert str(requirements.sentence_of(told)) == told
+        said = requirements.sentence_of(told).said(lambda text: known.get(text, text))
+        assert said.startswith("requirements.txt 第 2 行：") and "--no-index" in said and "only named" not in said
+    assert str(requirements.sentence_of("100 % odd")) == "100 % odd"
