@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 ROWS = 50
 TOP, FEW = 5, 3  # classes shown of one row, and of each of several
 VALUES = 6
+LONGEST_MAP = 100_000
 _LABELS = ("label", "class", "prediction", "predicted", "output_label")
 
 
@@ -53,11 +55,29 @@ def _rank(output: dict[str, Any]) -> tuple[int, int]:
 def _column(output: dict[str, Any], classes: list[str]) -> list[dict[str, Any]]:
     data, width = output["data"], math.prod(output["shape"][1:])
     height = min(output["shape"][0], ROWS)
+    if width == 1 and output.get("datatype") == "BYTES" and (maps := _maps(data[:height])):
+        return [_several(list(each.values()), list(each), TOP if height == 1 else FEW) for each in maps]
     if width == 1:
         index = output.get("datatype") != "BYTES" and output["name"].lower() in _LABELS
         return [_single(value, classes if index else []) for value in data[:height]]
     top = TOP if height == 1 else FEW
     return [_several(data[row * width : (row + 1) * width], classes, top) for row in range(height)]
+
+
+def _maps(texts: list[Any]) -> list[dict[str, float]]:
+    """A ZipMap's answer, {class: number} as JSON in each row; [] for any other texts."""
+    found = []
+    for text in texts:
+        if not (isinstance(text, str) and text.startswith("{") and len(text) <= LONGEST_MAP):
+            return []
+        try:
+            each = json.loads(text)
+        except ValueError:
+            return []
+        if not all(type(value) in (int, float) for value in each.values()):
+            return []
+        found.append(each)
+    return found
 
 
 def _single(value: Any, classes: list[str]) -> dict[str, Any]:

@@ -75,12 +75,14 @@ class EndpointViewSet(IdempotentCreate, mixins.ListModelMixin, mixins.RetrieveMo
         shape = shapes.EndpointCreate(data=request.data)
         shape.is_valid(raise_exception=True)
         given = shape.validated_data
+        settings = tuning.EndpointChange.model_validate({"settings": request.data.get("settings", {})}).settings
         endpoint = services.endpoint_create(
             actor=request.user,
             project=project_named(request.user, given.get("project")),
             name=given["name"],
             access=given["access"],
             artifact=artifact_for(request.user, given["artifact"]) if "artifact" in given else None,
+            settings=settings,
             **runtime_in(given),
         )
         return self._answer(endpoint.pk, 201)

@@ -221,6 +221,16 @@ class DesiredState(models.Model):
         return str(self.generation)
 
 
+class Raised(models.Model):
+    """When a generation came, in the database's time; a trigger writes it and keeps the last thousand."""
+
+    generation = models.BigIntegerField(primary_key=True)
+    at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return str(self.generation)
+
+
 class Server(models.Model):
     """One inference server process, as it last reported."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from typing import Any
 
-from django.db.models import Count, Prefetch, Q
+from django.db.models import Count, DurationField, ExpressionWrapper, F, Prefetch, Q
+from django.db.models.functions import Now
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -19,6 +21,7 @@ from deployments.models import (
     DesiredState,
     Endpoint,
     Provider,
+    Raised,
     Rollout,
     RolloutState,
     Server,
@@ -110,14 +113,34 @@ def generation() -> int:
     return DesiredState.objects.values_list("generation", flat=True).filter(pk=1).first() or 0
 
 
+def seconds_behind(rows: Iterable[Server], wanted: int) -> dict[int, float]:
+    """{server id: since how long it lacks a generation}, by the database's clock; without those that lack none.
+
+    From the moment that the first generation it lacks came, or the oldest one that is remembered.
+    """
+    behind = {row.pk: row.generation + 1 for row in rows if row.generation < wanted}
+    if not behind:
+        return {}
+    raised = Raised.objects.filter(generation__gte=min(behind.values()), generation__lte=wanted)
+    ages = {
+        row.generation: row.age.total_seconds()
+        for row in raised.annotate(age=ExpressionWrapper(Now() - F("at"), DurationField()))
+    }
+    oldest = min(ages, default=0)
+    return {pk: max(0.0, ages[max(first, oldest)]) for pk, first in behind.items() if max(first, oldest) in ages}
+
+
 def servers(deployments: list[Deployment], limit: int = 32) -> list[dict[str, Any]]:
     """Server processes seen in the last hour, and what each says about the given deployments.
 
-    `alive`: it reported lately; `quiet`: it has not for so long that it is likely gone.
+    `alive`: it reported lately; `quiet`: it has not for so long that it is likely gone; `behind_s`: since how
+    many seconds it lacks a generation, None while it has the newest.
     """
     now = timezone.now()
     found = []
-    for server in Server.objects.filter(seen_at__gte=now - dt.timedelta(hours=1)).order_by("-seen_at")[:limit]:
+    rows = list(Server.objects.filter(seen_at__gte=now - dt.timedelta(hours=1)).order_by("-seen_at")[:limit])
+    lacking = seconds_behind(rows, generation())
+    for server in rows:
         loaded = [(row, server.deployments.get(str(row.pk))) for row in deployments]
         found.append(
             {
@@ -125,6 +148,7 @@ def servers(deployments: list[Deployment], limit: int = 32) -> list[dict[str, An
                 "alive": server.seen_at >= now - ALIVE,
                 "quiet": server.seen_at < now - QUIET,
                 "loaded": [pair for pair in loaded if pair[1]],
+                "behind_s": lacking.get(server.pk),
             }
         )
     return found

@@ -136,6 +136,7 @@ class EndpointCreate(RuntimeSerializer):
     name = serializers.CharField(max_length=63)
     access = serializers.ChoiceField(choices=Access.choices, default=Access.TOKEN)
     artifact = serializers.IntegerField(required=False, min_value=1, help_text="Id of the artifact to serve first")
+    settings = SettingsSerializer(required=False)
 
 
 class Place(RuntimeSerializer):
@@ -226,6 +227,7 @@ class ServerSerializer(serializers.Serializer):
     generation = serializers.IntegerField(help_text="The generation of the desired state that it has")
     desired_generation = serializers.IntegerField()
     current = serializers.BooleanField(help_text="It has the desired generation")
+    behind_s = serializers.FloatField(allow_null=True, help_text="Seconds since it lacks a generation")
     alive = serializers.BooleanField(help_text="It reported in the last 15 seconds")
     memory_bytes = serializers.IntegerField(help_text="Resident memory")
     seen_at = serializers.DateTimeField()

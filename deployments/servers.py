@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from deployments.models import Deployment, Server
-from deployments.selectors import ALIVE, generation
+from deployments.selectors import ALIVE, generation, seconds_behind
 from slipway.accounts import policy
 
 REMEMBERED = dt.timedelta(hours=1)
@@ -22,7 +22,7 @@ def servers_recent() -> QuerySet[Server]:
 
 
 def servers_described(user: Any, rows: Iterable[Server]) -> list[dict[str, Any]]:
-    """Each process with the deployments on it that the user sees; two queries, whatever there is.
+    """Each process with the deployments on it that the user sees; three queries at most, whatever there is.
 
     Processes are shared by all projects, so everybody who is signed in sees that they are there.
     """
@@ -30,6 +30,7 @@ def servers_described(user: Any, rows: Iterable[Server]) -> list[dict[str, Any]]
     wanted, now = generation(), timezone.now()
     keys = {int(key) for row in found for key in row.deployments if key.isascii() and key.isdigit()}
     visible = policy.visible(user, Deployment.objects.filter(pk__in=keys))
+    lacking = seconds_behind(found, wanted)
     known = {str(row.pk): row for row in visible.select_related("endpoint", "artifact__version")}
     return [
         {
@@ -41,6 +42,7 @@ def servers_described(user: Any, rows: Iterable[Server]) -> list[dict[str, Any]]
             "generation": row.generation,
             "desired_generation": wanted,
             "current": row.generation >= wanted,
+            "behind_s": lacking.get(row.pk),
             "alive": row.seen_at >= now - ALIVE,
             "memory_bytes": row.memory_bytes,
             "seen_at": row.seen_at,

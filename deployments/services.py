@@ -45,10 +45,12 @@ def endpoint_create(
     artifact: Artifact | None = None,
     provider: str | None = None,
     upstream: dict[str, Any] | None = None,
+    settings: tuning.EndpointSettings | None = None,
 ) -> Endpoint:
     """Makes an endpoint; with an artifact it answers as soon as the servers have loaded that."""
     policy.require(actor, policy.DEPLOY, project)
-    endpoint = Endpoint(project=project, target=target_default(project=project), name=name, access=access)
+    columns = tuning.columns_of(settings) if settings is not None else {}
+    endpoint = Endpoint(project=project, target=target_default(project=project), name=name, access=access, **columns)
     endpoint.full_clean()
     endpoint.save()
     record(
@@ -58,6 +60,7 @@ def endpoint_create(
         project_id=project.pk,
         name=name,
         access=access,
+        **({"settings": told} if (told := tuning.settings_of(endpoint)) else {}),
     )
     if artifact is not None:
         deployment_place(actor=actor, endpoint=endpoint, artifact=artifact, provider=provider, upstream=upstream)

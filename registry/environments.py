@@ -17,6 +17,7 @@ from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from engine.errors import EngineError
 from engine.export import bill, environment_store
@@ -34,8 +35,8 @@ from slipway.jobs.services import submit
 
 @dataclass(frozen=True)
 class Way:
-    """A format and whether this version can have it. `environment` is empty where the worker's own packages do;
-    `origin` says where the packages come from, `reason` why they could not be had.
+    """A format and whether this version can have it; `why_not` is in the reader's language. `environment` is empty
+    where the worker's own packages do; `origin` says where the packages come from, `reason` why they could not be had.
     `options`: JSON Schema of the exporter's options."""
 
     exporter: str
@@ -55,20 +56,21 @@ def ways_of(version: Version) -> list[Way]:
     made: dict[Any, Artifact] = {}
     for artifact in Artifact.objects.filter(version=version).order_by("id"):
         made[artifact.recipe.get("exporter")] = artifact
-    possible = {one.name: one.why_not(version.framework) or "" for one in exporters().values()}
-    kits = {one.environment(version.framework) for one in exporters().values() if not possible[one.name]}
+    possible = {one.name: one.why_not(version.framework) for one in exporters().values()}
+    kits = {one.environment(version.framework) for one in exporters().values() if possible[one.name] is None}
     plans: dict[str | None, Plan] = {}
     refused = ""
     try:
         plans = {kit: plan_for(version, kit) for kit in kits}
     except EngineError as error:
-        refused = error.message
+        refused = error.said(gettext)
     keys = [plan.wanted for plan in plans.values() if plan.lock is None]
     reasons = {row.wanted: row.reason for row in Resolution.objects.filter(wanted__in=keys)} if keys else {}
     prepared = {row.digest: row for row in Environment.objects.all()}
     ways = []
     for one in exporters().values():
-        why = possible[one.name] or refused
+        known = possible[one.name]
+        why = known.said(gettext) if known is not None else refused
         plan = None if why else plans[one.environment(version.framework)]
         needs = plan is not None and plan.origin != EnvironmentOrigin.WORKER
         ways.append(

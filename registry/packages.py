@@ -16,6 +16,7 @@ from engine.errors import EngineError
 from engine.export import bill, environments, requirements
 from engine.export.base import exporters
 from engine.export.sources.base import sources
+from engine.sentence import say
 from registry.models import Environment, EnvironmentOrigin, EnvironmentState, Resolution, Version
 from slipway import paths
 from slipway.accounts import policy
@@ -24,6 +25,7 @@ from slipway.api.problems import Problem
 from slipway.audit.services import record
 from slipway.jobs.models import Job
 
+OWN_LIST = "%(refused)s Give the version a list of packages of its own instead."
 OWN = "base"  # the kit that is the worker's own packages
 
 
@@ -86,7 +88,7 @@ def asked_by(version: Version) -> list[Requirement]:
     refused = version.params.get("requirements_refused") or []
     if refused:
         raise EngineError(
-            f"{refused[0]} Give the version a list of packages of its own instead.",
+            say(OWN_LIST, refused=requirements.sentence_of(refused[0])),
             field="requirements",
             code="requirements",
         )

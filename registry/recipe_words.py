@@ -7,7 +7,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from engine.optimize.base import optimizers
-from engine.optimize.lab.sentence import in_turn
+from engine.sentence import in_turn
 
 
 def optimizer_words(name: str) -> str:

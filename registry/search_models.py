@@ -12,9 +12,9 @@ from django.utils.translation import gettext_lazy as _
 
 from engine.optimize.lab.conclude import Conclusion
 from engine.optimize.lab.goal import Goal
-from engine.optimize.lab.sentence import Sentence
 from engine.optimize.lab.trial import Judgement, Measured, Trial
 from engine.optimize.recipe import Recipe
+from engine.sentence import Sentence
 from registry.recipe_words import recipe_words
 
 

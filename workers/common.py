@@ -88,9 +88,22 @@ def file_facts(job: JobContext, check: str, file: Path, scratch: Path) -> dict[s
     return sandboxed(job, f"engine.scan.tasks:{check}", params={}, inputs={"file": file}, scratch=scratch).value
 
 
+def source_of(version: Version) -> Artifact:
+    """What a version came as: its source folder, or the ONNX file of an upload."""
+    came = Artifact.objects.filter(version=version, parent=None, format__in=[Format.SOURCE, Format.ONNX])
+    found = came.filter(format=Format.SOURCE).first() or came.order_by("id").first()
+    if found is None:
+        raise EngineError("Nothing of what this version came as is stored.", code="source")
+    return found
+
+
 def source_folder(version: Version, target: Path) -> Path:
     """The version's source, fetched and proven to be what was registered."""
-    artifact = Artifact.objects.get(version=version, format=Format.SOURCE)
+    artifact = source_of(version)
+    if artifact.format != Format.SOURCE:
+        target.mkdir(parents=True, exist_ok=True)
+        placed(artifact_file(artifact), target / "model.onnx")
+        return target
     manifest = storage.fetch_folder(artifact.uri, target)
     if storage.manifest_digest(manifest) != artifact.sha256:
         raise EngineError("The source in MLflow is no longer what was registered (its digest differs).", code="digest")

@@ -32,6 +32,7 @@ from workers.common import (
     sandboxed,
     scratch_folder,
     source_and_rows,
+    source_of,
 )
 from workers.environments import prepared, waits_for
 from workers.refusals import SCAN_LIMITS, refused, scanned_source
@@ -236,7 +237,7 @@ def export_version(job: JobContext, params: ExportParams) -> Done | Later:
             size=size,
             file_name=plugin.file_name,
             uri=uri,
-            parent=version.artifacts.filter(format=Format.SOURCE).first(),
+            parent=source_of(version),
             recipe={
                 "exporter": params.exporter,
                 "options": params.options,

@@ -55,7 +55,10 @@ def feeds(signature: Signature, rows: Rows) -> dict[str, Any]:
 
 
 def run_all(session: Any, signature: Signature, rows: Rows, batch: int = 256) -> Outputs:
-    """Outputs for all rows, in batches; a model with a fixed batch size gets that size."""
+    """Outputs for all rows, in batches; a model with a fixed batch size gets that size.
+
+    A ZipMap's maps are compared class by class. Sequences of tensors have no entry for each row and are left out.
+    EngineError(code="outputs") when that leaves nothing, or for maps that differ in their keys."""
     import numpy as np
 
     arrays = feeds(signature, rows)
@@ -68,17 +71,28 @@ def run_all(session: Any, signature: Signature, rows: Rows, batch: int = 256) ->
         used = min(size, count - start)
         if fixed > 0 and used < fixed:
             part = {name: np.concatenate([v, np.repeat(v[-1:], fixed - used, axis=0)]) for name, v in part.items()}
-        parts.append([_array(each)[:used] for each in session.run(None, part)])
+        given = [each for each in session.run(None, part) if not _is_sequence(each)]
+        parts.append([_array(each)[:used] for each in given])
     return of_arrays([np.concatenate(each) for each in zip(*parts, strict=True)])
+
+
+def _is_sequence(output: Any) -> bool:
+    return isinstance(output, list) and not (output and isinstance(output[0], dict))
 
 
 def _array(output: Any) -> Any:
     """An output as one array. A classifier's ZipMap gives a map of class to probability for each row, in the
-    classes' order; other sequences are stacked."""
+    classes' order."""
     import numpy as np
 
-    if isinstance(output, list) and output and isinstance(output[0], dict):
+    if isinstance(output, list):
         classes = sorted(output[0])
+        if any(row.keys() != output[0].keys() for row in output):
+            raise EngineError(
+                "The model gives maps whose keys differ from row to row; only a ZipMap's, with every class in each, "
+                "can be compared. Export it with zipmap off.",
+                code="outputs",
+            )
         return np.array([[row[name] for name in classes] for row in output])
     return np.asarray(output)
 
@@ -94,7 +108,11 @@ def of_arrays(arrays: list[Any]) -> Outputs:
         elif array.dtype.kind == "f" and scores is None:
             scores = np.asarray(array, dtype=np.float64).reshape(len(array), -1)
     if labels is None and scores is None:
-        raise EngineError("The model gives no output that can be compared.", code="outputs")
+        raise EngineError(
+            "The model gives no output that can be compared: no label or number for each row. Sequences of tensors "
+            "and texts are not compared.",
+            code="outputs",
+        )
     return Outputs(labels, scores)
 
 

@@ -11,6 +11,7 @@ from engine import plugins
 from engine.errors import EngineError
 from engine.evaluate.outputs import Outputs
 from engine.evaluate.rows import Rows
+from engine.sentence import Sentence
 
 GROUP = "slipway.exporters"
 
@@ -38,8 +39,8 @@ class Exporter:
     on_request: bool = False
     from_onnx: bool = False
 
-    def why_not(self, framework: str) -> str | None:
-        """Why it cannot convert this framework, for a person; None when it can."""
+    def why_not(self, framework: str) -> Sentence | None:
+        """Why it cannot convert this framework, in a sentence for a person; None when it can."""
         raise NotImplementedError
 
     def environment(self, framework: str) -> str | None:

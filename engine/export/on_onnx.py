@@ -10,6 +10,7 @@ from engine.evaluate.rows import Rows
 from engine.export.base import Exporter, Source
 from engine.export.onnx_exporter import OnnxExporter
 from engine.export.sources.base import source_of
+from engine.sentence import Sentence
 
 
 class OnOnnx(Exporter):
@@ -19,7 +20,7 @@ class OnOnnx(Exporter):
     on_request = True
     from_onnx = True
 
-    def why_not(self, framework: str) -> str | None:
+    def why_not(self, framework: str) -> Sentence | None:
         return OnnxExporter().why_not(framework)
 
     def environment(self, framework: str) -> str | None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from engine.export.base import Exporter
+from engine.sentence import Sentence, say
+
+NOT_KERAS = "%(format)s export of %(framework)s models is not available; Keras and TensorFlow models are."
 
 
 class OnTensorFlow(Exporter):
@@ -10,10 +13,10 @@ class OnTensorFlow(Exporter):
 
     on_request = True
 
-    def why_not(self, framework: str) -> str | None:
+    def why_not(self, framework: str) -> Sentence | None:
         if framework in ("keras", "tensorflow"):
             return None
-        return f"{self.label} export of {framework} models is not available; Keras and TensorFlow models are."
+        return say(NOT_KERAS, format=self.label, framework=framework)
 
     def environment(self, framework: str) -> str | None:
         return "tensorflow"

@@ -9,7 +9,9 @@ from engine.evaluate.rows import Rows
 from engine.export.base import Exporter
 from engine.formats import signature
 from engine.formats.signature import Signature
+from engine.sentence import Sentence, say
 
+NOT_TORCH = "%(format)s is a format of PyTorch, and this is a model of %(framework)s."
 NOTE = "signature.json"  # an extra file inside the archive: PyTorch's files do not know their own input's shape
 
 
@@ -18,10 +20,10 @@ class OnTorch(Exporter):
 
     on_request = True
 
-    def why_not(self, framework: str) -> str | None:
+    def why_not(self, framework: str) -> Sentence | None:
         if framework == "pytorch":
             return None
-        return f"{self.label} is a format of PyTorch, and this is a model of {framework}."
+        return say(NOT_TORCH, format=self.label, framework=framework)
 
     def environment(self, framework: str) -> str | None:
         return "torch"

@@ -13,6 +13,7 @@ from engine.evaluate.outputs import Outputs
 from engine.evaluate.rows import Rows
 from engine.export.base import Exporter, Source
 from engine.scan.names import printable
+from engine.sentence import Sentence, say
 
 _CONVERTERS = {
     "keras": "keras_model",
@@ -23,6 +24,9 @@ _CONVERTERS = {
     "tensorflow": "keras_model",
     "xgboost": "boosting",
 }
+
+
+NO_WAY = "There is no way from %(framework)s models to ONNX here."
 
 
 class OnnxExporter(Exporter):
@@ -37,10 +41,10 @@ class OnnxExporter(Exporter):
         model_config = ConfigDict(extra="forbid")
         opset: int | None = Field(None, ge=11, le=30, description="Operator set; empty: the newest that fits.")
 
-    def why_not(self, framework: str) -> str | None:
+    def why_not(self, framework: str) -> Sentence | None:
         if framework == "onnx" or framework in _CONVERTERS:
             return None
-        return f"There is no way from {framework} models to ONNX here."
+        return say(NO_WAY, framework=framework)
 
     def environment(self, framework: str) -> str | None:
         from engine.export.sources.base import source_of

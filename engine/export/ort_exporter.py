@@ -73,16 +73,21 @@ def ort_session(content: bytes) -> Any:
 
 
 def signature_of(session: Any) -> dict[str, Any]:
-    """Signature of a session's plain tensors; EngineError for anything else."""
+    """Signature of a session's tensors, sequences of them and maps; EngineError for anything else."""
     from engine.formats import signature
 
     def side(nodes: Any) -> list[dict[str, Any]]:
         found = []
         for node in nodes:
-            kind = node.type.removeprefix("tensor(").removesuffix(")")
+            if node.type.startswith("seq(map("):
+                found.append(signature.tensor(node.name, "BYTES", [-1], signature.MAPS))
+                continue
+            told = signature.SEQUENCE if node.type.startswith("seq(") else ""
+            kind = node.type.removeprefix("seq(").removeprefix("tensor(").rstrip(")")
             kind = {"float": "float32", "double": "float64", "string": "object"}.get(kind, kind)
             shape = [size if isinstance(size, int) else -1 for size in node.shape or []]
-            found.append(signature.tensor(node.name, signature.of_numpy(kind), shape))
+            axis = [-1] if told else []
+            found.append(signature.tensor(node.name, signature.of_numpy(kind), [*axis, *shape], told))
         return found
 
     return {"inputs": side(session.get_inputs()), "outputs": side(session.get_outputs())}

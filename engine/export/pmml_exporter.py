@@ -19,6 +19,9 @@ from engine.evaluate.outputs import Outputs
 from engine.evaluate.rows import Rows
 from engine.export.base import Exporter, Source
 from engine.formats import signature
+from engine.sentence import Sentence, say
+
+NOT_SKLEARN = "PMML export of %(framework)s models is not available; scikit-learn models are."
 
 
 class PmmlExporter(Exporter):
@@ -34,10 +37,10 @@ class PmmlExporter(Exporter):
         model_config = ConfigDict(extra="forbid")
         heap_mb: int = Field(1024, ge=128, le=16384, description="Largest Java heap in MB.")
 
-    def why_not(self, framework: str) -> str | None:
+    def why_not(self, framework: str) -> Sentence | None:
         if framework in ("sklearn", "pmml"):
             return None
-        return f"PMML export of {framework} models is not available; scikit-learn models are."
+        return say(NOT_SKLEARN, framework=framework)
 
     def environment(self, framework: str) -> str | None:
         return "pmml"

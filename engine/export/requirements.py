@@ -6,6 +6,7 @@ would have the installer fetch and run what it names.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from engine.errors import EngineError
+from engine.sentence import Sentence, say
 
 MOST = 200
 LONGEST = 300
@@ -35,6 +37,19 @@ REASONS = {
     "address": "“%(text)s” names an address, and only named packages are taken.",
     "texts": "“%(text)s” compares versions as texts (===); write == instead.",
 }
+
+
+PLACE = "%(where)s, line %(line)s: %(reason)s"
+
+
+def sentence_of(refusal: str) -> Sentence:
+    """A refusal of `Recorded` as it was stored, as a sentence for other languages; words that nobody knows stay."""
+    for reason in REASONS.values():
+        before, _, after = reason.partition("%(text)s")
+        form = rf"(?P<where>.+), line (?P<line>\d+): {re.escape(before)}(?P<text>.*){re.escape(after)}"
+        if found := re.fullmatch(form, refusal, re.DOTALL):
+            return say(PLACE, where=found["where"], line=found["line"], reason=say(reason, text=found["text"]))
+    return say("%(words)s", words=refusal)
 
 
 @dataclass(frozen=True, slots=True)

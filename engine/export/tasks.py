@@ -58,8 +58,8 @@ def convert(
     tolerance = _tolerance(params)
     source = Source(inputs["source"], str(params.get("framework") or _framework(inputs["source"])))
     reason = plugin.why_not(source.framework)
-    if reason:
-        raise EngineError(reason, field="exporter", code="unsupported")
+    if reason is not None:
+        raise EngineError(str(reason), field="exporter", code="unsupported")
     rows, origin = _rows(source, inputs.get("rows"), str(params.get("target") or "target"))
     rows = rows.head(_MOST_ROWS)
     print(f"exporting {source.framework} to {plugin.label}")

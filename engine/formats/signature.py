@@ -1,6 +1,7 @@
 """Signatures: what a model takes and gives, as tensor metadata of the Open Inference Protocol V2.
 
-A tensor is `{"name": str, "datatype": str, "shape": [int, ...]}`; -1 is a dimension of any size. A
+A tensor is `{"name": str, "datatype": str, "shape": [int, ...]}`; -1 is a dimension of any size. What serving
+answers as a tensor and the model itself does not has a "kind" too: `MAPS` or `SEQUENCE`. A
 signature is `{"inputs": [tensor, ...], "outputs": [tensor, ...]}`.
 """
 
@@ -10,6 +11,11 @@ import json
 from typing import Any
 
 from engine.errors import EngineError
+
+# A sequence of maps, one a row (a scikit-learn classifier's ZipMap): BYTES [N], each map as JSON text.
+MAPS = "maps"
+# A sequence of tensors: one tensor with a new first axis.
+SEQUENCE = "sequence"
 
 Tensor = dict[str, Any]
 Signature = dict[str, list[Tensor]]
@@ -45,8 +51,8 @@ _OF_MLFLOW_COLUMN = {
 }
 
 
-def tensor(name: str, datatype: str, shape: list[int]) -> Tensor:
-    return {"name": name, "datatype": datatype, "shape": shape}
+def tensor(name: str, datatype: str, shape: list[int], kind: str = "") -> Tensor:
+    return {"name": name, "datatype": datatype, "shape": shape, **({"kind": kind} if kind else {})}
 
 
 def of_numpy(dtype: str) -> str:
@@ -64,10 +70,11 @@ def of_onnx_value(value: Any) -> Tensor:
     if kind.WhichOneof("value") == "optional_type":
         kind = kind.optional_type.elem_type
     axis: list[int] = []
+    told = ""
     if kind.WhichOneof("value") == "sequence_type":
-        kind, axis = kind.sequence_type.elem_type, [-1]
+        kind, axis, told = kind.sequence_type.elem_type, [-1], SEQUENCE
         if kind.WhichOneof("value") == "map_type":
-            return tensor(value.name, "BYTES", axis)
+            return tensor(value.name, "BYTES", axis, MAPS)
     if kind.WhichOneof("value") != "tensor_type":
         word = (kind.WhichOneof("value") or "untyped value").replace("_type", "")
         raise EngineError(f"'{value.name}' is a {word}, not a tensor.", field="file", code="datatype")
@@ -78,7 +85,7 @@ def of_onnx_value(value: Any) -> Tensor:
         dim.dim_value if dim.WhichOneof("value") == "dim_value" else -1
         for dim in (kind.shape.dim if kind.HasField("shape") else [])
     ]
-    return tensor(value.name, ONNX[kind.elem_type], [*axis, *shape])
+    return tensor(value.name, ONNX[kind.elem_type], [*axis, *shape], told)
 
 
 def of_onnx(model: Any) -> Signature:

@@ -2,10 +2,13 @@
 const texts = document.getElementById("texts")?.dataset;
 const units = [[86400, "unitD"], [3600, "unitH"], [60, "unitM"], [1, "unitS"]];
 
-function words(seconds) {
-  if (seconds < 5) return texts.agoNow;
+function span(seconds) {
   const [size, name] = units.find(([size]) => seconds >= size);
-  return texts.ago.replace("%", texts[name].replace("%", Math.floor(seconds / size)));
+  return texts[name].replace("%", Math.floor(seconds / size));
+}
+
+function words(seconds) {
+  return seconds < 5 ? texts.agoNow : texts.ago.replace("%", span(seconds));
 }
 
 export function refreshTimes() {
@@ -16,4 +19,16 @@ export function refreshTimes() {
   }
 }
 
+// data-lasting: the server's count of seconds when it wrote the element. It goes on from when the page got it, so
+// the reader's clock does not matter.
+const seen = new WeakMap();
+
+function refreshLasting() {
+  for (const one of document.querySelectorAll("[data-lasting]")) {
+    if (seen.get(one)?.told !== one.dataset.lasting) seen.set(one, { told: one.dataset.lasting, at: performance.now() });
+    one.textContent = span(Math.max(1, Number(one.dataset.lasting) + (performance.now() - seen.get(one).at) / 1000));
+  }
+}
+
 setInterval(refreshTimes, 10_000);
+if (texts) setInterval(refreshLasting, 1000);

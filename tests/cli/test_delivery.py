@@ -12,6 +12,7 @@ from django.utils import timezone
 from deployments.models import Deployment, Endpoint, Rollout, RolloutState, Server
 from monitoring.models import Alert, AlertState, Policy
 from registry.models import Artifact, Model, Version
+from slipway.accounts.models import Token
 from slipway.jobs.models import Job, JobLog, State
 from tests.cli.conftest import Cli
 
@@ -123,6 +124,64 @@ def test_endpoints_live_from_create_to_delete_when_asked(cli: Cli, digits: Endpo
     assert "digits/2 100 %" in cli("endpoints", "deploy", "second", "digits/2").out
 
 
+def test_settings_are_set_changed_and_reset_when_asked(cli: Cli, digits: Endpoint) -> None:
+    every = (
+        "--concurrency", 4, "--queue", 16, "--cache-mb", 64, "--cache-ttl", 60, "--batching-max", 32,
+        "--batching-budget-ms", 5.5, "--sticky-header", "x-customer",
+    )  # fmt: skip
+    full = {
+        "sticky_header": "x-customer", "limits": {"concurrency": 4, "queue": 16}, "cache": {"mb": 64, "ttl_s": 60},
+        "batching": {"mode": "auto", "max": 32, "budget_ms": 5.5},
+    }  # fmt: skip
+    assert "cache: 64 MB, each answer kept for 60 s" in cli("endpoints", "set", "digits", *every).out
+    shown = cli("endpoints", "show", "digits").out
+    assert "4 at once, 16 may wait" in shown and "auto, at most 32, at most 5.5 ms a run" in shown
+    assert cli("endpoints", "set", "digits", "--queue", 0, "-o", "json").json["settings"]["limits"]["queue"] == 0
+    off = ("--batching", "off", "--reset", "limits", "--reset", "sticky-header", "-o", "json")
+    assert cli("endpoints", "set", "digits", *off).json["settings"] == {
+        "cache": {"mb": 64, "ttl_s": 60}, "batching": {"mode": "off"},
+    }  # fmt: skip
+    cli("endpoints", "set", "digits", "--batching-max", 8)
+    assert (
+        "servers do by themselves" in cli("endpoints", "set", "digits", "--reset", "cache", "--reset", "batching").out
+    )
+    assert cli("endpoints", "create", "second", *every, "-o", "json").json["settings"] == full
+    assert Endpoint.objects.get(name="second").cache_mb == 64
+
+
+def test_settings_are_refused_with_their_exit_codes_when_wrong(cli: Cli, digits: Endpoint) -> None:
+    change = ("endpoints", "set", "digits")
+    assert "--cache-mb 64" in cli(*change, code=2).err
+    assert "one of limits, cache" in cli(*change, "--reset", "everything", code=2).err
+    assert "at the same time" in cli(*change, "--reset", "cache", "--cache-mb", 1, code=2).err
+    assert "settings.cache.ttl_s" in cli(*change, "--cache-mb", 1, code=7).err
+    assert "settings.cache.mb" in cli(*change, "--cache-mb", 10**6, "--cache-ttl", 1, code=7).err
+    assert "settings.sticky_header" in cli("endpoints", "create", "new", "--sticky-header", "X Y", code=7).err
+    cli(*change, "--cache-mb", 1, "--cache-ttl", 1, by="developer", code=4)
+    cli("endpoints", "set", "nobody", "--queue", 1, code=5)
+    assert digits.cache_mb is None and not Endpoint.objects.filter(name="new").exists()
+
+
+def test_provider_and_upstream_are_chosen_when_an_artifact_is_placed(cli: Cli, digits: Endpoint) -> None:
+    upstream = ("--upstream", "http://triton:8000", "--upstream-model", "digits", "--upstream-version", "2")
+    told = {"url": "http://triton:8000", "model": "digits", "version": "2", "timeout_s": 10}
+    made = cli("endpoints", "create", "far", "--artifact", "digits/1", *upstream, "-o", "json").json
+    assert made["deployments"][0]["upstream"] == told
+    assert "http://triton:8000 digits/2" in cli("endpoints", "show", "far").out
+    cli("endpoints", "create", "near")
+    placed = cli("endpoints", "deploy", "near", "digits/1", "--provider", "openvino", "-o", "json").json
+    assert placed["deployments"][0]["provider"] == "openvino"
+    cli("rollout", "start", "digits", "digits/2", *upstream, "--upstream-timeout", 3)
+    assert Rollout.objects.get().candidate.upstream == {**told, "timeout_s": 3}
+    assert "add --artifact" in cli("endpoints", "create", "new", "--provider", "cuda", code=2).err
+    assert "--upstream-model NAME" in cli("endpoints", "deploy", "near", "digits/1", *upstream[:2], code=2).err
+    assert "http://HOST:PORT" in cli("endpoints", "deploy", "near", "digits/1", *upstream[2:], code=2).err
+    create = ("endpoints", "create", "new", "--artifact", "digits/1")
+    cli(*create, "--provider", "tpu", code=7)
+    metadata = cli(*create, "--upstream", "http://169.254.169.254", "--upstream-model", "x", code=7).err
+    assert "link-local and metadata" in metadata
+
+
 def test_weights_are_refused_when_the_endpoint_changed_meanwhile(
     cli: Cli, digits: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,3 +265,21 @@ def test_alerts_are_acknowledged_and_harmless_when_printed(cli: Cli, project: An
     alert.refresh_from_db()
     assert alert.state == AlertState.ACKNOWLEDGED
     cli("alerts", "ack", alert.pk, code=6)
+
+
+def test_tokens_are_made_bounded_and_revoked_when_asked(cli: Cli) -> None:
+    text = cli("tokens", "create", "app", "--scope", "infer", "--days", 7, "--rate", 2.5).out.strip()
+    assert text.startswith("slip_")
+    row = Token.objects.get(name="app")
+    assert (row.burst, row.revision) == (3, 1) and row.expires_at is not None
+    assert "2.5/s, 3 at once" in cli("tokens", "list").out and text not in cli("tokens", "list", "-o", "json").out
+    assert "Quota of app: 20/s, 40 at once" in cli("tokens", "quota", "app", "--rate", 20, "--burst", 40).out
+    assert cli("tokens", "quota", row.pk, "--burst", 50, "-o", "json").json["rate"] == 20
+    assert "none" in cli("tokens", "quota", "app", "--none").out
+    cli("tokens", "quota", "app", code=2)
+    cli("tokens", "quota", "app", "--none", "--rate", 1, code=2)
+    assert "burst" in cli("tokens", "quota", "app", "--burst", 1, code=7).err
+    cli("tokens", "quota", "app", "--rate", 1, by="developer", code=5)
+    cli("tokens", "revoke", "app", code=2)
+    assert "is revoked" in cli("tokens", "revoke", "app", "--yes").out
+    assert not Token.objects.filter(name="app").exists()

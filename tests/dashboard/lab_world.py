@@ -8,9 +8,9 @@ from typing import Any
 
 from django.utils import timezone
 
-from engine.optimize.lab.sentence import Sentence, say
 from engine.optimize.lab.state import Proposal
 from engine.optimize.recipe import Recipe
+from engine.sentence import Sentence, say
 from registry.models import Artifact, Dataset, Version
 from registry.search_models import Search, SearchTrial
 from registry.searches import search_conclude, search_request, trials_submit

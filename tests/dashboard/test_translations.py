@@ -12,12 +12,14 @@ import pytest
 
 from engine.export import requirements
 from engine.export.base import exporters
+from engine.export.sources.base import sources
 from engine.optimize import lab
 from engine.optimize.base import optimizers
 from engine.optimize.lab.goal import Goal
 from engine.optimize.lab.plan import next_recipes
-from engine.optimize.lab.sentence import Sentence
 from engine.optimize.lab.trial import Survey, Trial
+from engine.sentence import Sentence
+from registry import packages
 from tests.engine.test_lab import NET, world
 
 PO = Path(__file__).resolve().parents[2] / "locale/zh_Hans/LC_MESSAGES/django.po"
@@ -110,3 +112,20 @@ def spoiled(trial: Trial) -> Trial:
 def texts(sentence: Sentence) -> set[str]:
     parts = [part for part in sentence.figures.values() if isinstance(part, Sentence)]
     return {sentence.text}.union(*(texts(part) for part in parts))
+
+
+def test_every_reason_against_a_format_is_in_the_catalogue() -> None:
+    frameworks = [*sources(), "paddle"]
+    reasons = [plugin.why_not(framework) for plugin in exporters().values() for framework in frameworks]
+    assert {reason.text for reason in reasons if reason is not None} <= entries().keys()
+    assert {requirements.PLACE, packages.OWN_LIST} <= entries().keys()
+
+
+def test_stored_refusal_of_a_package_is_said_in_chinese() -> None:
+    known = entries()
+    for reason in requirements.REASONS.values():
+        told = f"requirements.txt, line 2: {reason % {'text': '--no-index'}}"
+        assert str(requirements.sentence_of(told)) == told
+        said = requirements.sentence_of(told).said(lambda text: known.get(text, text))
+        assert said.startswith("requirements.txt 第 2 行：") and "--no-index" in said and "only named" not in said
+    assert str(requirements.sentence_of("100 % odd")) == "100 % odd"

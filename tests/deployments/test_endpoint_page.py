@@ -9,11 +9,12 @@ from html import unescape
 from typing import Any
 
 import pytest
+from django.db.models.functions import Now
 from django.test import Client
 from django.utils import timezone
 
 from deployments import desired
-from deployments.models import Deployment, Endpoint, Server
+from deployments.models import Deployment, DesiredState, Endpoint, Raised, Server
 from monitoring.models import Window
 from tests.deployments.conftest import ready
 
@@ -82,6 +83,36 @@ def test_processes_say_how_far_behind_they_are(browser_as: Browser, live: Deploy
     tell(live, behind=behind)
     text = page(browser_as)
     assert words in text and "4711" in text and "90 MB" in text and "9.9" in text
+
+
+def test_processes_say_since_when_they_are_behind_by_the_databases_clock(
+    browser_as: Browser, live: Deployment, endpoint: Endpoint, as_user: Any
+) -> None:
+    has = desired.generation()
+    for access in ("open", "token"):
+        Endpoint.objects.update(access=access)
+    tell(live)
+    tell(live, process=1, behind=desired.generation() - has)
+    assert list(Raised.objects.order_by("generation").values_list("generation", flat=True))[-2:] == [has + 1, has + 2]
+    Raised.objects.filter(generation=has + 1).update(at=Now() - dt.timedelta(seconds=135))
+    Raised.objects.filter(generation=has + 2).update(at=Now() - dt.timedelta(seconds=3))
+    assert "2 changes behind for 2 min" in page(browser_as)
+    rows = {row["process"]: row["behind_s"] for row in as_user("viewer").get("/api/v1/servers").json()["results"]}
+    assert rows[0] is None and 135 <= rows[1] < 140
+    Server.objects.filter(process=1).update(generation=has + 1)
+    assert "one change behind for 3 s" in page(browser_as)
+    text = browser_as("viewer").get("/endpoints/digits/").content.decode()
+    assert 'data-lasting="3"' in text
+    Server.objects.filter(process=1).update(generation=1)
+    Raised.objects.filter(generation__lte=has).delete()
+    assert "changes behind for 2 min" in page(browser_as)  # since the oldest that is remembered
+
+
+def test_only_the_last_thousand_generations_are_remembered(endpoint: Endpoint) -> None:
+    DesiredState.objects.update(generation=5000)
+    Endpoint.objects.update(access="token")
+    assert list(Raised.objects.values_list("generation", flat=True).order_by("generation"))[-2:] == [5000, 5001]
+    assert not Raised.objects.filter(generation__lte=4001).exists()
 
 
 def test_processes_keep_their_order_when_they_report(browser_as: Browser, live: Deployment) -> None:

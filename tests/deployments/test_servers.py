@@ -36,6 +36,7 @@ def test_servers_are_listed_with_what_they_say_when_asked(endpoint, as_user) -> 
     assert {key: row[key] for key in row if not key.endswith("_at")} == {
         "id": server.pk, "instance": "host-0", "process": 0, "pid": 4711, "version": "0.3.0", "memory_bytes": 2**30,
         "generation": desired.generation(), "desired_generation": desired.generation(), "current": True, "alive": True,
+        "behind_s": None,
     }  # fmt: skip
     assert loaded == [
         {"deployment": endpoint.deployments.get().pk, "endpoint": "digits", "version": 1, **TOLD},

@@ -59,6 +59,15 @@ def test_other_settings_stay_when_one_is_changed_and_null_takes_it_back(endpoint
     assert answer.json()["settings"] == {} and not FULL.keys() & desired.document()["endpoints"][0].keys()
 
 
+def test_settings_are_stored_when_an_endpoint_is_made_with_them(project, as_user) -> None:
+    body = {"project": project.slug, "name": "second", "settings": FULL}
+    answer = as_user("operator").post("/api/v1/endpoints", body, format="json")
+    assert answer.status_code == 201 and answer.json()["settings"] == FULL
+    assert Entry.objects.get(action="endpoint.create").data["settings"] == FULL
+    body = {"name": "third", "settings": {"cache": {"mb": 0, "ttl_s": 1}}}
+    problem(as_user("operator").post("/api/v1/endpoints", body, format="json"), 422, field="settings.cache.mb")
+
+
 def test_nothing_happens_when_settings_are_the_same(endpoint, as_user) -> None:
     patch(as_user("operator"), endpoint, {"settings": FULL})
     before, revision = desired.generation(), Endpoint.objects.get().revision

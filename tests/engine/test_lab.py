@@ -15,9 +15,9 @@ from engine.optimize.lab.goal import Goal
 from engine.optimize.lab.pareto import front
 from engine.optimize.lab.plan import next_recipes
 from engine.optimize.lab.promise import upper_among
-from engine.optimize.lab.sentence import Sentence
 from engine.optimize.lab.trial import Judgement, Measured, Survey, Trial
 from engine.optimize.recipe import Recipe
+from engine.sentence import Sentence
 
 BASE = Measured(p50_ms=2, p95_ms=2.2, p99_ms=2.4, size_bytes=40_000_000, peak_memory_mb=150)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.optimize.lab.sentence import say
 from engine.optimize.lab.state import Proposal
 from engine.optimize.recipe import Recipe
+from engine.sentence import say
 from registry import searches
 from registry.models import Artifact, Model
 from registry.search_models import SearchTrial

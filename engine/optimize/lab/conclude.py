@@ -8,9 +8,9 @@ from engine.optimize.base import optimizer
 from engine.optimize.lab.goal import Goal
 from engine.optimize.lab.pareto import front
 from engine.optimize.lab.promise import cost_breaches, keeps, proven, quality_breach, score, unit, upper_among
-from engine.optimize.lab.sentence import AND, Sentence, chained, in_turn, say
 from engine.optimize.lab.trial import Judgement, Measured, Trial
 from engine.optimize.recipe import Recipe
+from engine.sentence import AND, Sentence, chained, in_turn, say
 
 NEAREST = 3
 # A proof is worth so much: what is proven may take this many times the time (or size) of what is not.

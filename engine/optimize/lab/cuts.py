@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 from engine.optimize.lab import amounts
-from engine.optimize.lab.sentence import Sentence, say
 from engine.optimize.lab.state import Proposal, State, is_tuned, last_tuning, step
 from engine.optimize.lab.trial import Trial
 from engine.optimize.recipe import Recipe, Step
+from engine.sentence import Sentence, say
 
 EPOCHS = 100
 # A tuning's part of the time, so that a dozen fit.

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 from engine.optimize.lab.cuts import EPOCHS, provable, pruned, shortened, tuning_seconds, twice
 from engine.optimize.lab.goal import Goal
-from engine.optimize.lab.sentence import say
 from engine.optimize.lab.state import Proposal, Stage, State, is_tuned, last_tuning, one
 from engine.optimize.lab.trial import Survey, Trial
 from engine.optimize.recipe import Recipe, Step
+from engine.sentence import say
 
 # Convolutions with fewer weights than this share do not decide what is worth trying.
 _FEW = 0.05

@@ -5,8 +5,8 @@ from __future__ import annotations
 from statistics import NormalDist
 
 from engine.optimize.lab.goal import Goal
-from engine.optimize.lab.sentence import Sentence, say
 from engine.optimize.lab.trial import Judgement, Measured, Trial
+from engine.sentence import Sentence, say
 
 _MB = 1_000_000
 _ALPHA = 0.05

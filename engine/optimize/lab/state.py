@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from engine.optimize.lab.goal import Goal
 from engine.optimize.lab.promise import proven, quality_breach, score
-from engine.optimize.lab.sentence import Sentence, say
 from engine.optimize.lab.trial import Measured, Survey, Trial
 from engine.optimize.recipe import Recipe, Step
+from engine.sentence import Sentence, say
 
 # A trial's least: its variant has to be made, judged and measured.
 _TRIAL_S = 5.0

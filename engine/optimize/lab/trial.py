@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from engine.optimize.lab.sentence import Sentence
 from engine.optimize.recipe import Recipe
+from engine.sentence import Sentence
 
 # Of fewer rows, one is too much of a share to guard it.
 GUARDED_ROWS = 10

@@ -42,14 +42,8 @@ class MemberForm(forms.Form):
     role = forms.ChoiceField(choices=Role.choices)
 
 
-class TokenForm(forms.Form):
-    """A new API token."""
-
-    name = forms.CharField(label=_("Name"), max_length=100, help_text=_("What it is for."))
-    scope = forms.ChoiceField(label=_("Scope"), choices=Scope.choices, initial=Scope.WRITE)
-    days = forms.IntegerField(
-        label=_("Days until it expires"), min_value=1, max_value=3650, required=False, help_text=_("Empty: never.")
-    )
+class QuotaForm(forms.Form):
+    """How often a token may call endpoints."""
 
     rate = forms.FloatField(
         label=_("Requests a second"), min_value=LEAST_RATE, max_value=MOST_RATE, required=False,
@@ -59,6 +53,17 @@ class TokenForm(forms.Form):
         label=_("Requests at once"), min_value=1, max_value=MOST_RATE, required=False,
         help_text=_("What may come in one go. Empty: the requests of one second."),
     )  # fmt: skip
+
+
+class TokenForm(QuotaForm):
+    """A new API token."""
+
+    name = forms.CharField(label=_("Name"), max_length=100, help_text=_("What it is for."))
+    scope = forms.ChoiceField(label=_("Scope"), choices=Scope.choices, initial=Scope.WRITE)
+    days = forms.IntegerField(
+        label=_("Days until it expires"), min_value=1, max_value=3650, required=False, help_text=_("Empty: never.")
+    )
+    field_order = ["name", "scope", "days"]
 
     def expires_at(self) -> dt.datetime | None:
         days = self.cleaned_data["days"]

@@ -85,6 +85,7 @@ class Token(models.Model):
     last_used_at = models.DateTimeField(null=True, blank=True)
     rate = models.FloatField(null=True, blank=True, help_text="Inference requests a second; empty: no quota")
     burst = models.PositiveIntegerField(null=True, blank=True, help_text="Requests at once")
+    revision = models.PositiveIntegerField(default=1)
 
     class Meta:
         constraints = [

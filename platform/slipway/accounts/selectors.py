@@ -24,5 +24,9 @@ def project_get(user: Any, slug: str) -> Project:
     return get_object_or_404(policy.projects_of(user), slug=slug)
 
 
+def token_get(user: Any, pk: int) -> Token:
+    return get_object_or_404(Token, user=user, pk=pk)
+
+
 def tokens_of(user: Any) -> list[Token]:
     return list(Token.objects.filter(user=user).order_by("-pk")[:200])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from typing import Any
 
 from django.db import transaction
+from django.db.models import F
 from django.utils.translation import gettext as _
 
 from slipway.accounts import policy
@@ -21,6 +23,7 @@ from slipway.accounts.models import (
     token_digest,
 )
 from slipway.api.problems import Problem
+from slipway.audit.services import record
 
 
 @transaction.atomic
@@ -29,6 +32,7 @@ def project_create(*, actor: User | None, slug: str, name: str) -> Project:
     project = Project(slug=slug, name=name or slug)
     project.full_clean()
     project.save()
+    record(actor=actor, action="project.create", target=project, project_id=project.pk, name=slug)
     if actor is not None:
         Membership.objects.create(project=project, user=actor, role=Role.ADMIN)
     return project
@@ -40,10 +44,28 @@ def member_set(*, actor: User | None, project: Project, user: User, role: str) -
     policy.require(actor, policy.ADMIN, project)
     if role not in Role.values:
         raise Problem(f"There is no role “{role}”.", field="role")
+    before = Membership.objects.select_for_update().filter(project=project, user=user).first()
+    if before is not None and before.role == role:
+        return before
     member, _made = Membership.objects.update_or_create(project=project, user=user, defaults={"role": role})
+    member_told(actor=actor, member=member, before=before.role if before else None, role=role)
     return member
 
 
+def member_told(*, actor: User | None, member: Membership, before: str | None, role: str | None) -> None:
+    """The audit entry of a change of roles; None is no member."""
+    record(
+        actor=actor,
+        action="member.set" if role else "member.remove",
+        target=member,
+        project_id=member.project_id,
+        name=member.user.username,
+        before=before,
+        role=role,
+    )
+
+
+@transaction.atomic
 def token_create(
     *,
     user: User,
@@ -61,7 +83,9 @@ def token_create(
     if scope not in Scope.values:
         raise Problem(f"There is no scope “{scope}”.", field="scope")
     rate, burst = _quota(rate, burst)
-    _no_more_than(getattr(user, "used_token", None), expires_at, rate, burst)
+    maker = getattr(user, "used_token", None)
+    _no_longer_than(maker, expires_at)
+    _no_more_than(maker, rate, burst)
     text = text or Token.new_text()
     token = Token.objects.create(
         user=user,
@@ -73,7 +97,41 @@ def token_create(
         rate=rate,
         burst=burst,
     )
+    _told(user, "token.create", token, scope=scope, expires_at=expires_at, **_quota_of(token))
     return token, text
+
+
+def _told(actor: User, action: str, token: Token, **data: Any) -> None:
+    """A token belongs to a person and to no project, and so does its entry."""
+    known = {"name": token.name, "prefix": token.prefix, "user": token.user.username}
+    record(actor=actor, action=action, target=token, project_id=None, **known, **data)
+
+
+def _quota_of(token: Token) -> dict[str, float | int | None]:
+    return {"rate": token.rate, "burst": token.burst}
+
+
+@transaction.atomic
+def token_quota_change(
+    *, user: User, token: Token, rate: float | None, burst: int | None, revision: int | None = None
+) -> Token:
+    """Gives one of the user's tokens another quota, or none; the inference servers follow within seconds.
+
+    What it used up before counts on: a quota that is changed is not a fresh one.
+    """
+    locked = Token.objects.select_for_update(no_key=True).filter(user=user, pk=token.pk).first()
+    if locked is None:
+        raise _no_token()
+    if revision is not None and revision != locked.revision:
+        raise Problem(_("This token changed since you looked. Read it again."), code="precondition_failed", status=412)
+    rate, burst = _quota(rate, burst)
+    _no_more_than(getattr(user, "used_token", None), rate, burst)
+    before, after = _quota_of(locked), {"rate": rate, "burst": burst}
+    if before != after:
+        Token.objects.filter(pk=locked.pk).update(rate=rate, burst=burst, revision=F("revision") + 1)
+        locked.refresh_from_db()
+        _told(user, "token.quota", locked, before=before, **after)
+    return locked
 
 
 def _quota(rate: float | None, burst: int | None) -> tuple[float | None, int | None]:
@@ -88,17 +146,31 @@ def _quota(rate: float | None, burst: int | None) -> tuple[float | None, int | N
     return rate, burst or max(1, math.ceil(rate))
 
 
-def _no_more_than(maker: Token | None, expires_at: dt.datetime | None, rate: float | None, burst: int | None) -> None:
+def _no_longer_than(maker: Token | None, expires_at: dt.datetime | None) -> None:
     """A token makes only tokens that can do no more than itself: otherwise its end and its quota mean nothing."""
-    if maker is None:
+    if maker is None or maker.expires_at is None:
         return
-    if maker.expires_at is not None and (expires_at is None or expires_at > maker.expires_at):
+    if expires_at is None or expires_at > maker.expires_at:
         raise Problem(_("A token cannot make one that lives longer than itself."), field="expires_at")
-    if maker.rate is not None and (rate is None or rate > maker.rate or (burst or 0) > (maker.burst or 0)):
-        raise Problem(_("A token cannot make one that may call more than itself."), field="rate")
 
 
-def token_revoke(*, user: User, token_id: int) -> None:
-    """Deletes one of the user's tokens; calls with it fail from now on."""
-    if not Token.objects.filter(user=user, pk=token_id).delete()[0]:
-        raise Problem("There is no such token.", code="not_found", status=404)
+def _no_more_than(maker: Token | None, rate: float | None, burst: int | None) -> None:
+    """Nor does a token lift a quota, its own above all, over what it has itself."""
+    if maker is None or maker.rate is None:
+        return
+    if rate is None or rate > maker.rate or (burst or 0) > (maker.burst or 0):
+        raise Problem(_("A token cannot give more calls than it has itself."), field="rate")
+
+
+def _no_token() -> Problem:
+    return Problem("There is no such token.", code="not_found", status=404)
+
+
+@transaction.atomic
+def token_revoke(*, user: User, token_id: int, actor: User | None = None) -> None:
+    """Deletes one of the user's tokens; calls with it fail from now on. `actor`: who does it for them."""
+    token = Token.objects.select_for_update().filter(user=user, pk=token_id).first()
+    if token is None:
+        raise _no_token()
+    _told(actor or user, "token.revoke", token)
+    token.delete()

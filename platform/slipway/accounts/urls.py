@@ -20,6 +20,7 @@ urlpatterns = [
     path("settings/", views.members, name="settings"),
     path("settings/projects/<slug:slug>/members", views.member_set, name="member-set"),
     path("settings/tokens/", views.tokens, name="settings-tokens"),
+    path("settings/tokens/<int:pk>/quota/", views.token_quota, name="token-quota"),
     path("settings/tokens/<int:pk>/revoke", views.token_revoke, name="token-revoke"),
     path("settings/language/", views.language, name="settings-language"),
 ]

@@ -16,7 +16,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from slipway.accounts import forms, policy, selectors, services
 from slipway.accounts.models import Role, User
-from slipway.accounts.pages import SignedIn, act, attempt, posted, project_of, show_failure
+from slipway.accounts.pages import SignedIn, act, attempt, number, posted, project_of, show_failure
 from slipway.api.problems import Problem
 
 ACTIONS = {
@@ -99,6 +99,25 @@ def _token(request: SignedIn, form: forms.TokenForm) -> str:
         rate=values["rate"], burst=values["burst"],
     )  # fmt: skip
     return text
+
+
+@login_required
+@require_http_methods(["GET", "POST"])
+def token_quota(request: SignedIn, pk: int) -> HttpResponse:
+    """Another quota for one of the person's own tokens."""
+    token = selectors.token_get(request.user, pk)
+    form = forms.QuotaForm(posted(request), initial={"rate": token.rate, "burst": token.burst})
+    if request.method == "POST" and form.is_valid():
+        revision = number(request.POST.get("revision"))
+        outcome = attempt(
+            lambda: services.token_quota_change(user=request.user, token=token, revision=revision, **form.cleaned_data)
+        )
+        if outcome.failure is None:
+            messages.success(request, _("The quota is changed. The servers follow within seconds."))
+            return redirect("settings-tokens")
+        show_failure(form, outcome.failure)
+    context = {"section": "settings", "tab": "tokens", "form": form, "token": token}
+    return render(request, "accounts/token_quota.html", context, status=422 if form.errors else 200)
 
 
 @login_required

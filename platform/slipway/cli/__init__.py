@@ -15,7 +15,20 @@ from typing import Annotated
 
 import typer
 
-from slipway.cli import alerts, artifacts, doctor, endpoints, jobs, login, models, policies, rollout, search, versions
+from slipway.cli import (
+    alerts,
+    artifacts,
+    doctor,
+    endpoints,
+    jobs,
+    login,
+    models,
+    policies,
+    rollout,
+    search,
+    tokens,
+    versions,
+)
 from slipway.cli.command import Globals, command
 from slipway.cli.errors import MEANINGS
 from slipway.cli.output import Output
@@ -30,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (models, versions, artifacts, search, jobs, endpoints, rollout, policies, alerts):
+for module in (models, versions, artifacts, search, jobs, endpoints, rollout, policies, alerts, tokens):
     app.add_typer(module.app, name=module.__name__.rpartition(".")[2])
 command(app, "doctor")(doctor.doctor)
 command(app, "login")(login.login)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from slipway.cli import output, predict, refs
+from slipway.cli import serving_options as options
 from slipway.cli.client import Json
 from slipway.cli.command import Limit, Project, Run, Yes, command, noun
 from slipway.cli.errors import CliError, ExitCode
@@ -54,12 +55,13 @@ def _card(run: Run, row: Json) -> None:
             ("access", row["access"]),
             ("description", row["description"]),
             ("address", f"{run.api.connection.serving}/v2/models/{row['name']}/infer"),
+            *options.settings_told(row),
             ("created", output.when(row["created_at"])),
         )
     )
     output.say()
     output.table(
-        ("deployment", "version", "state", "weight", "artifact", "sha256", "since"),
+        ("deployment", "version", "state", "weight", "artifact", "sha256", "runs on", "since"),
         (
             (
                 each["id"],
@@ -68,6 +70,7 @@ def _card(run: Run, row: Json) -> None:
                 f"{each['weight']} %",
                 each["artifact"],
                 output.short(each["sha256"]),
+                options.runtime_told(each),
                 output.when(each["created_at"]),
             )
             for each in row["deployments"]
@@ -77,15 +80,21 @@ def _card(run: Run, row: Json) -> None:
 
 
 @command(app, "create")
+@options.takes(options.SETTINGS, options.RUNTIME)
 def endpoints_create(
     run: Run,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Lower-case letters, digits, - and _.")],
     artifact: Annotated[str | None, typer.Option("--artifact", help=f"To serve at once. {refs.ARTIFACT}")] = None,
     access: Annotated[str, typer.Option("--access", help="token or open.")] = "token",
     project: Project = None,
+    **chosen: Any,
 ) -> None:
     """A new endpoint; with an artifact it answers as soon as the servers have loaded that."""
-    body: Json = {"name": name, "access": access}
+    settings = options.settings_of({}, chosen)
+    runtime = options.runtime_of(chosen)
+    if runtime and not artifact:
+        raise CliError("What runs an artifact is said where the artifact is: add --artifact.", ExitCode.USAGE)
+    body: Json = {"name": name, "access": access, **runtime, **({"settings": settings} if settings else {})}
     if project:
         body["project"] = project
     if artifact:
@@ -95,15 +104,36 @@ def endpoints_create(
 
 
 @command(app, "deploy")
+@options.takes(options.RUNTIME)
 def endpoints_deploy(
     run: Run,
     endpoint: Endpoint,
     artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help=refs.ARTIFACT)],
+    **chosen: Any,
 ) -> None:
     """Places the first artifact, with all of the traffic. Later changes are rollouts."""
-    body = {"artifact": refs.artifact_id(run.api, artifact)}
+    runtime = options.runtime_of(chosen)
+    body = {"artifact": refs.artifact_id(run.api, artifact), **runtime}
     data = run.api.post(f"/endpoints/{refs.endpoint_id(run.api, endpoint)}/place", body)
     run.done(data, f"{data['name']}: {split_of(data)}.")
+
+
+@command(app, "set")
+@options.takes(options.SETTINGS, options.RESET)
+def endpoints_set(
+    run: Run,
+    endpoint: Endpoint,
+    **chosen: Any,
+) -> None:
+    """Changes how requests are answered; what is not named stays. No model is loaded anew."""
+    path = f"/endpoints/{refs.endpoint_id(run.api, endpoint)}"
+    read = run.api.read(path)
+    settings = options.settings_of(read.row["settings"], chosen)
+    if not settings:
+        raise CliError("Say what to change, as in --cache-mb 64 --cache-ttl 60.", ExitCode.USAGE)
+    data = run.api.change("PATCH", path, {"settings": settings}, read.etag)
+    told = "; ".join(f"{name}: {words}" for name, words in options.settings_told(data))
+    run.done(data, f"{data['name']}: {told or 'as the servers do by themselves'}.")
 
 
 @command(app, "weights")

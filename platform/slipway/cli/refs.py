@@ -52,6 +52,11 @@ def endpoint_id(api: Api, text: str) -> int:
     return _named(api, "/endpoints", text, "endpoint")
 
 
+def token_id(api: Api, text: str) -> int:
+    """The id of one's own token."""
+    return _named(api, "/tokens", text, "token")
+
+
 def version_id(api: Api, text: str) -> int:
     """The id of a version."""
     if _is_id(text):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from slipway.cli import output, refs
+from slipway.cli import serving_options as options
 from slipway.cli.client import Json
 from slipway.cli.command import Limit, Run, Yes, command, noun
 from slipway.cli.errors import CliError, ExitCode
@@ -33,6 +34,7 @@ def step_of(text: str) -> Json:
 
 
 @command(app, "start")
+@options.takes(options.RUNTIME)
 def rollout_start(
     run: Run,
     endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help=refs.ENDPOINT)],
@@ -48,15 +50,18 @@ def rollout_start(
         int | None, typer.Option("--guard-requests", help="Requests before the guard judges.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end.")] = False,
+    **chosen: Any,
 ) -> None:
     """Begins to move an endpoint to another artifact."""
     guard = {"max_error_share": max_error_share, "min_requests": guard_requests}
     given = {key: value for key, value in guard.items() if value is not None}
+    runtime = options.runtime_of(chosen)
     body: Json = {
         "steps": [step_of(each) for each in step or []],
         "endpoint": refs.endpoint_id(run.api, endpoint),
         "artifact": refs.artifact_id(run.api, artifact),
         **({"guard": given} if given else {}),
+        **runtime,
     }
     if not body["steps"]:
         del body["steps"]

@@ -17,6 +17,7 @@ from deployments import selectors as deployed
 from deployments.servers import load_of
 from monitoring import selectors as monitoring
 from monitoring.performance import performance
+from slipway.dashboard.words import duration
 from slipway.environment import environment
 
 register = template.Library()
@@ -168,12 +169,18 @@ def any_of(rows: list[dict[str, Any]], name: str) -> bool:
 
 
 @register.simple_tag
-def behind(server: Any, generation: int) -> tuple[str, str]:
-    """(tone, words): whether a process has the newest desired state."""
-    count = generation - server.generation
+def behind(row: dict[str, Any], generation: int) -> tuple[str, SafeString | str]:
+    """(tone, words): whether a process has the newest desired state, and since when not; a module counts on."""
+    count = generation - row["server"].generation
     if count <= 0:
         return "ok", _("up to date")
-    return "wait", _("one change behind") if count == 1 else _("%(n)d changes behind") % {"n": count}
+    if row["behind_s"] is None:
+        return "wait", _("one change behind") if count == 1 else _("%(n)d changes behind") % {"n": count}
+    words = _("one change behind for %(span)s") if count == 1 else _("%(n)d changes behind for %(span)s")
+    before, _span, after = (words % {"n": count, "span": "\0"}).partition("\0")
+    seconds = max(1, int(row["behind_s"]))
+    span = format_html('<span data-lasting="{}">{}</span>', seconds, duration(seconds))
+    return "wait", format_html("{}{}{}", before, span, after)
 
 
 @register.simple_tag

@@ -41,7 +41,7 @@ class Sentence(BaseModel):
         return self.said()
 
 
-def say(text: str, **figures: str | Sentence) -> Sentence:
+def say(text: str, /, **figures: str | Sentence) -> Sentence:
     """A sentence with its figures, each already rounded to what it is worth."""
     return Sentence(text=text, figures=figures)
 
