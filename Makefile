@@ -23,14 +23,17 @@ check: install-test  ## Style, types, import direction, Django's own checks
 	$(BIN)/python manage.py check --deploy --fail-level WARNING
 	$(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 
+# A file stays in one process; tests/order.py says which file begins first.
+SPREAD := --dist loadfile --no-loadscope-reorder -p tests.order
+
 # Both runs of the tests use the same prepared environments.
 pytest: export SLIPWAY_TEST_ENVIRONMENTS ?= $(CURDIR)/.slipway/test-environments
 # uv takes half of pip's time for the same packages; the tests of installing itself try both.
 pytest: export SLIPWAY_INSTALLER ?= uv
 pytest: install-test
 	@$(BIN)/python -m slipway.launch.browser
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not e2e and not chaos" $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "e2e or chaos" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 $(SPREAD) -m "not e2e and not chaos" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 $(SPREAD) -m "e2e or chaos" $(PYTEST_ARGS)
 
 install:
 	$(BOOTSTRAP) base
