@@ -7,7 +7,7 @@ BIN := .venv/bin
 LAUNCH := platform/slipway/launch
 BOOTSTRAP = @command -v "$(PYTHON)" >/dev/null 2>&1 || { echo "slipway: There is no $(PYTHON) here; install Python 3.11 or newer, or run: make PYTHON=/path/to/python $@" >&2; exit 1; }; "$(PYTHON)" $(LAUNCH)/bootstrap.py
 
-.PHONY: up test check pytest install install-test lock clean
+.PHONY: up test check types style pytest install install-test lock clean
 .DEFAULT_GOAL := up
 
 up: install  ## Start everything in the foreground; Ctrl-C stops it
@@ -15,10 +15,15 @@ up: install  ## Start everything in the foreground; Ctrl-C stops it
 
 test: install-test check pytest  ## Everything that must hold before a commit
 
-check: install-test  ## Style, types, import direction, Django's own checks
+check: install-test  ## Style, types, import direction, Django's own checks; types beside all others
+	@$(MAKE) --no-print-directory -j2 types style
+
+types: install-test
+	$(BIN)/mypy engine serving $(wildcard */services.py platform/slipway/*/services.py)
+
+style: install-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy engine serving $(wildcard */services.py platform/slipway/*/services.py)
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py check --deploy --fail-level WARNING
 	$(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
