@@ -38,7 +38,7 @@ pytest: export SLIPWAY_INSTALLER ?= uv
 pytest: install-test
 	@$(BIN)/python -m slipway.launch.browser
 	$(BIN)/python -m pytest -n 3 $(SPREAD) -m "not e2e and not chaos" $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -n 2 $(SPREAD) -m "e2e or chaos" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 $(SPREAD) -m "e2e or chaos" tests/e2e tests/chaos $(PYTEST_ARGS)
 
 install:
 	$(BOOTSTRAP) base

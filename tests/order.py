@@ -1,7 +1,7 @@
 """Pytest plug-in (`-p tests.order`): the files that take longest begin first, so that no worker is alone at the end.
 
 xdist by itself begins with the files of most tests, which leaves those with one long test for the end. A file that is
-not named here comes after those that are, and a name that is gone does no harm but to the balance.
+not named here comes after those that are.
 """
 
 from __future__ import annotations
