@@ -37,13 +37,14 @@ LONGEST_FIRST = (
     "tests/mlflow/test_away.py",
     "tests/launch/test_services.py",
     "tests/conformance/test_conformance.py",
-    # The first worker of two begins with the stack of the chaos tests, the other with that of e2e.
+    # The first worker of two begins with the stack of the chaos tests, the other with that of e2e. What has to be back
+    # within seconds of its kill comes late, when the jobs under faults are over.
     "tests/chaos/test_jobs.py",
     "tests/e2e/test_browser.py",
     "tests/chaos/test_failpoints.py",
-    "tests/e2e/test_kills.py",
     "tests/e2e/test_main_job.py",
     "tests/e2e/test_lab.py",
+    "tests/e2e/test_kills.py",
     "tests/chaos/test_serving_load.py",
 )
 _PLACES = {name: place for place, name in enumerate(LONGEST_FIRST)}
