@@ -15,12 +15,20 @@ from registry.signing import attest
 from slipway.accounts.models import Membership, Project, Role, User
 from slipway.jobs import kinds
 from slipway.jobs.kinds import Handler
+from tests.mlflow.stack import mlflow_server
 
 
 @pytest.fixture(autouse=True)
 def quick_passwords(settings: Any) -> None:
     """Slow hashing is right for people and wrong for a thousand fixtures."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(scope="session")
+def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real MLflow, one for each process of the tests: its start takes five seconds of CPU."""
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as url:
+        yield url
 
 
 @pytest.fixture

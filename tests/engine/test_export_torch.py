@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import subprocess
 import sysconfig
@@ -20,15 +19,45 @@ from sklearn.datasets import load_digits
 from engine.errors import EngineError
 from engine.export import environments, installing
 from engine.export.base import exporter, exporters
-from engine.sandbox import Limits, run
+from engine.sandbox import Limits
 from engine.scan.source import scan
 from engine.scan.torch_zip import scan_torch
 from engine.scan.verdict import Findings
 from tests.engine.conftest import ROOT, Task
+from tests.engine.many_exports import Exports, exported
 
 EXPORT = "engine.export.tasks:export"
 NAMED = {"archive_name": "digits", "archive_version": "2.1"}
 LIMITS = Limits(seconds=120, memory_mb=6144)
+REFUSED = [
+    ("absent-class", "onnx", "needs the module absent_code, which is not here"),
+    ("main-class", "onnx", "class Branching is not here: log"),
+    ("weights", "onnx", "holds weights but no model"),
+    ("one-row", "torchscript", "takes 1 row at a time.*two or more rows"),
+    ("one-row", "pt2", "takes 1 row at a time.*two or more rows"),
+    ("script", "pt2", "takes no TorchScript"),
+    ("branching", "pt2", "cannot follow this model"),
+    ("pickled", "pmml", "scikit-learn models are"),
+]
+# {case: (model, exporter, options)}
+CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "program-onnx": ("program", "onnx", {}),
+    "pickled-onnx": ("pickled", "onnx", {}),
+    "script-onnx": ("script", "onnx", {}),
+    "pickled-onnx-15": ("pickled", "onnx", {"opset": 15}),
+    "one-row-onnx": ("one-row", "onnx", {}),
+    "program-torchscript": ("program", "torchscript", {}),
+    "pickled-torchscript": ("pickled", "torchscript", {}),
+    "script-torchscript": ("script", "torchscript", {}),
+    "branching-torchscript": ("branching", "torchscript", {}),
+    "program-pt2": ("program", "pt2", {"strict": False}),
+    "pickled-pt2": ("pickled", "pt2", {"strict": False}),
+    "pickled-pt2-strict": ("pickled", "pt2", {"strict": True}),
+    "program-mar": ("program", "mar", NAMED),
+    **{f"{name}-{to}": (name, to, {}) for name, to, _ in REFUSED},
+}
+LOADED = ("program-torchscript", "program-pt2", "pickled-pt2", "pickled-pt2-strict")
+Go = Callable[[str], tuple[dict[str, Any], Path]]
 
 
 @pytest.fixture(scope="session")
@@ -54,26 +83,47 @@ def pixels(torch_models: Path) -> Path:
     return torch_models / "pixels.npz"
 
 
-Go = Callable[..., tuple[dict[str, Any], Path]]
+@pytest.fixture(scope="session")
+def exports(
+    torch_models: Path, pixels: Path, torch_python: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Exports]:
+    """Of each exporter the models of CASES; importing torch takes longer than most of them."""
+    cases: dict[str, dict[str, Any]] = {to: {} for _, to, _ in CASES.values()}
+    for case, (name, to, options) in CASES.items():
+        cases[to][case] = {"exporter": to, "options": options, "source": name, "rows": pixels.name}
+    return {
+        to: exported(each, torch_models, torch_python, tmp_path_factory.mktemp(f"to-{to}"), memory_mb=LIMITS.memory_mb)
+        for to, each in cases.items()
+    }
 
 
 @pytest.fixture(scope="session")
-def go(torch_models: Path, pixels: Path, torch_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Go:
-    """Exports the model `name` in the sandbox: (what the task says, the file it wrote)."""
+def go(exports: dict[str, Exports]) -> Go:
+    """What the task said of a case, and the file it wrote."""
 
-    @functools.cache
-    def export(name: str, to: str, **options: Any) -> tuple[dict[str, Any], Path]:
-        result = run(
-            EXPORT,
-            params={"exporter": to, "options": options},
-            inputs={"source": torch_models / name, "rows": pixels},
-            scratch=tmp_path_factory.mktemp(f"{name}-{to}"),
-            limits=LIMITS,
-            python=torch_python,
-        )
-        return result.value, result.files / result.value["file"]
+    def export(case: str) -> tuple[dict[str, Any], Path]:
+        value, files = exports[CASES[case][1]][case]
+        return value, files / value["file"]
 
     return export
+
+
+LOAD = """
+import json, sys, torch
+load = {".pt": torch.jit.load, ".pt2": lambda file: torch.export.load(file).module()}
+models = {case: load[file[file.rindex("."):]](file) for case, file in json.load(sys.stdin).items()}
+print(json.dumps({case: [list(m(torch.zeros(n, 1, 8, 8)).shape) for n in (1, 7)] for case, m in models.items()}))
+"""
+
+
+@pytest.fixture(scope="session")
+def shapes(go: Go, torch_python: Path) -> dict[str, list[list[int]]]:
+    """What torch itself answers to one and to seven rows when it loads what was written."""
+    files = {case: str(go(case)[1]) for case in LOADED}
+    command = [str(torch_python), "-c", LOAD]
+    done = subprocess.run(command, input=json.dumps(files), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +137,7 @@ def go(torch_models: Path, pixels: Path, torch_python: Path, tmp_path_factory: p
 def test_onnx_matches_and_its_batch_is_free_when_the_source_is_pytorch(
     name: str, converter: str, shape: list[int], go: Go, pixels: Path
 ) -> None:
-    value, file = go(name, "onnx")
+    value, file = go(f"{name}-onnx")
     assert value["parity"]["passed"] and value["parity"]["max_abs"] < 1e-4 and value["parity"]["rows"] == 1797
     assert value["environment"] == "torch" and value["opset"] == 20 and value["labels"] is None
     assert value["converter"] == converter and bool(value["converter_reason"]) == (converter == "torchscript")
@@ -116,12 +166,12 @@ def test_message_names_the_layer_when_the_converter_changes_an_epsilon(
 
 
 def test_onnx_is_written_by_the_tracer_when_the_opset_is_old(go: Go) -> None:
-    value, _ = go("pickled", "onnx", opset=15)
+    value, _ = go("pickled-onnx-15")
     assert value["opset"] == 15 and value["converter"] == "torchscript" and "below 18" in value["converter_reason"]
 
 
 def test_onnx_has_the_programs_batch_when_that_is_fixed(go: Go) -> None:
-    value, _ = go("one-row", "onnx")
+    value, _ = go("one-row-onnx")
     assert value["signature"]["inputs"][0]["shape"] == [1, 64] and value["parity"]["max_abs"] < 1e-4
 
 
@@ -129,24 +179,19 @@ def test_onnx_has_the_programs_batch_when_that_is_fixed(go: Go) -> None:
     ("name", "method"), [("program", "trace"), ("pickled", "script"), ("script", "as stored"), ("branching", "trace")]
 )
 def test_torchscript_matches_when_the_source_is_pytorch(
-    name: str, method: str, go: Go, torch_python: Path, pixels: Path
+    name: str, method: str, go: Go, shapes: dict[str, list[list[int]]]
 ) -> None:
     if name == "branching":
         # Its class came without its text, and a trace takes one way for all rows.
         with pytest.raises(EngineError, match="predicts something else"):
-            go(name, "torchscript")
+            go(f"{name}-torchscript")
         return
-    value, file = go(name, "torchscript")
+    value, file = go(f"{name}-torchscript")
     assert value["parity"]["passed"] and value["parity"]["max_abs"] < 1e-4 and value["method"] == method
     assert value["format"] == "torchscript" and file.name == "model.pt" and value["opset"] is None
     assert value["signature"]["outputs"] == [{"name": "output_0", "datatype": "FP32", "shape": [-1, 10]}]
     if name == "program":
-        code = (
-            "import sys, torch; m = torch.jit.load(sys.argv[1]); "
-            "print([tuple(m(torch.zeros(n, 1, 8, 8)).shape) for n in (1, 7)])"
-        )
-        done = subprocess.run([str(torch_python), "-c", code, str(file)], capture_output=True, text=True)
-        assert done.stdout.strip() == "[(1, 10), (7, 10)]", done.stderr
+        assert shapes["program-torchscript"] == [[1, 10], [7, 10]]
 
 
 @pytest.mark.parametrize(
@@ -154,25 +199,21 @@ def test_torchscript_matches_when_the_source_is_pytorch(
     [("program", "as stored", False), ("pickled", "torch.export", False), ("pickled", "torch.export", True)],
 )
 def test_exported_program_matches_and_its_batch_is_free_when_the_source_is_pytorch(
-    name: str, method: str, strict: bool, go: Go, torch_python: Path, tmp_path: Path
+    name: str, method: str, strict: bool, go: Go, shapes: dict[str, list[list[int]]]
 ) -> None:
-    value, file = go(name, "pt2", strict=strict)
+    case = f"{name}-pt2-strict" if strict else f"{name}-pt2"
+    value, file = go(case)
     assert value["parity"]["passed"] and value["parity"]["max_abs"] < 1e-4 and value["parity"]["rows"] == 1797
     assert value["format"] == "pt2" and file.name == "model.pt2" and value["method"] == method
     assert value["signature"]["outputs"] == [{"name": "output_0", "datatype": "FP32", "shape": [-1, 10]}]
-    code = (
-        "import sys, torch; m = torch.export.load(sys.argv[1]).module(); "
-        "print([tuple(m(torch.zeros(n, 1, 8, 8)).shape) for n in (1, 7)])"
-    )
-    done = subprocess.run([str(torch_python), "-c", code, str(file)], capture_output=True, text=True)
-    assert done.stdout.strip() == "[(1, 10), (7, 10)]", done.stderr
+    assert shapes[case] == [[1, 10], [7, 10]]
     findings = Findings()
     scan_torch(file, "model.pt2", findings)
     assert findings.verdict == "clean", findings.items
 
 
 def test_mar_holds_what_torchserve_reads_when_the_source_is_pytorch(go: Go) -> None:
-    value, file = go("program", "mar", **NAMED)
+    value, file = go("program-mar")
     assert value["parity"]["passed"] and value["parity"]["max_abs"] < 1e-4 and value["parity"]["rows"] == 1797
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
@@ -185,7 +226,7 @@ def test_mar_holds_what_torchserve_reads_when_the_source_is_pytorch(go: Go) -> N
 
 
 def test_handler_answers_each_request_when_some_are_wrong(go: Go, torch_python: Path, tmp_path: Path) -> None:
-    _, file = go("program", "mar", **NAMED)
+    _, file = go("program-mar")
     with zipfile.ZipFile(file) as archive:
         archive.extractall(tmp_path / "mar")
     code = """
@@ -217,22 +258,10 @@ print(json.dumps([answers, sorted(said)]))
     np.testing.assert_allclose(answers[9]["outputs"][0]["data"], answers[0]["outputs"][0]["data"], atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "to", "words"),
-    [
-        ("absent-class", "onnx", "needs the module absent_code, which is not here"),
-        ("main-class", "onnx", "class Branching is not here: log"),
-        ("weights", "onnx", "holds weights but no model"),
-        ("one-row", "torchscript", "takes 1 row at a time.*two or more rows"),
-        ("one-row", "pt2", "takes 1 row at a time.*two or more rows"),
-        ("script", "pt2", "takes no TorchScript"),
-        ("branching", "pt2", "cannot follow this model"),
-        ("pickled", "pmml", "scikit-learn models are"),
-    ],
-)
+@pytest.mark.parametrize(("name", "to", "words"), REFUSED)
 def test_error_says_what_to_do_when_a_model_cannot_be_taken(name: str, to: str, words: str, go: Go) -> None:
     with pytest.raises(EngineError, match=words) as caught:
-        go(name, to)
+        go(f"{name}-{to}")
     assert caught.value.field in {"file", "exporter"} and "\n" not in caught.value.message
 
 

@@ -1,4 +1,4 @@
-"""One server, one MLflow and one project for all hostile files, and a meter for what an answer costs."""
+"""One server and one project for all hostile files, and a meter for what an answer costs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,7 @@ from tests.mlflow import stack as stacks
 SECONDS, MEGABYTES = 2.0, 200
 
 
-@pytest.fixture(scope="package")
-def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with stacks.mlflow_server(tmp_path_factory.mktemp("mlflow")) as url:
-        yield url
-
-
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, mlflow_url: str) -> Iterator[stacks.Stack]:
     with stacks.running(tmp_path_factory.mktemp("web"), mlflow_url) as running:
         yield running
@@ -35,7 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, mlflow_url: str) -> Iterato
 
 @pytest.fixture
 def use_mlflow(mlflow_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Points this process at the package's MLflow, with a home of its own."""
+    """Points this process at the session's MLflow, with a home of its own."""
     monkeypatch.setenv("SLIPWAY_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(client, "environment", dataclasses.replace(environment, mlflow_url=mlflow_url))
 

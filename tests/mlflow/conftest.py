@@ -1,4 +1,4 @@
-"""One MLflow server and one web process for the whole session."""
+"""One web process for the whole session, in front of its MLflow."""
 
 from __future__ import annotations
 
@@ -11,12 +11,6 @@ import pytest
 from registry.mlflow import client
 from slipway.environment import environment
 from tests.mlflow import stack as stacks
-
-
-@pytest.fixture(scope="session")
-def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with stacks.mlflow_server(tmp_path_factory.mktemp("mlflow")) as url:
-        yield url
 
 
 @pytest.fixture(scope="session")

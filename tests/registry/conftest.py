@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,6 @@ from tests.engine.conftest import environments_root as environments_root
 from tests.engine.conftest import models as models
 from tests.engine.conftest import older_model as older_model
 from tests.engine.conftest import older_python as older_python
-from tests.mlflow import stack
-
-
-@pytest.fixture(scope="session")
-def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with stack.mlflow_server(tmp_path_factory.mktemp("mlflow")) as url:
-        yield url
 
 
 @pytest.fixture

@@ -308,9 +308,12 @@ def test_pmml_becomes_onnx_when_its_export_job_runs(api, shared_environments: Pa
 
 
 @pytest.mark.django_db(transaction=True)
-def test_pmml_is_kept_as_it_is_for_a_scorer_when_it_has_no_exact_onnx(api, people) -> None:
+def test_pmml_is_kept_as_it_is_for_a_scorer_when_it_has_no_exact_onnx(
+    api, people, environments_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import workers.export  # noqa: F401 - declares the kind
     from deployments import services as deployments
+    from slipway import paths
     from slipway.jobs.kernel import execute
     from slipway.jobs.kinds import kind_of
     from slipway.jobs.models import Job
@@ -319,6 +322,8 @@ def test_pmml_is_kept_as_it_is_for_a_scorer_when_it_has_no_exact_onnx(api, peopl
     send(api, BAYES.encode(), file_name="bayes.pmml")
     refused = Job.objects.get(kind="export")
     execute(kind_of("export"), refused.pk)
+    # A home without environments makes it wait; one that other tests prepared need not be made again.
+    monkeypatch.setattr(paths, "environments", lambda: environments_root)
     execute(kind_of("prepare"), Job.objects.get(kind="prepare").pk)
     Job.objects.filter(pk=refused.pk).update(available_at=Now())
     execute(kind_of("export"), refused.pk)
