@@ -74,6 +74,14 @@ def test_services_start_again_when_both_were_killed(embedded):
     backend.close()
 
 
+def test_postgres_starts_again_when_nobody_has_reaped_the_killed_one(embedded):
+    embedded.start()
+    killed = embedded._children.pop("postgres")
+    os.kill(killed.pid, signal.SIGKILL)
+    assert ask(embedded.start(), "SELECT 7") == 7
+    assert killed.wait() == -signal.SIGKILL
+
+
 def test_password_is_needed_when_connecting(embedded):
     addresses = embedded.start()
     with pytest.raises(psycopg2.OperationalError, match="password"):

@@ -188,9 +188,17 @@ class Postgres:
         new.rename(self.data)
 
     def _clear_leftovers(self) -> None:
-        """End backends that outlived a killed postmaster: it refuses to start beside them."""
-        if self.data.exists():
-            processes.end_all(lambda: processes.working_in(self.data))
+        """End a postmaster and backends that outlived their parent: another refuses to start beside them.
+
+        It also refuses while the process that its locks name can be signalled, and one that ended can be until somebody
+        reaps it; as nobody works in the folder any more, the locks are stale.
+        """
+        if not self.data.exists():
+            return
+        processes.end_all(lambda: processes.working_in(self.data))
+        if not processes.working_in(self.data):
+            for lock in (self.data / "postmaster.pid", *self.socket_folder.glob(".s.PGSQL.*.lock")):
+                lock.unlink(missing_ok=True)
 
     def _make_socket_folder(self) -> None:
         folder = self.socket_folder
