@@ -21,6 +21,14 @@ from tests.serving.fake_upstream import FakeUpstream
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def alive(pid: int) -> bool:
+    """Not ended; one that nobody has reaped yet has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):  # the latter where it goes while it is read
+        return False
+
+
 def wait_until(condition: Callable[[], object], seconds: float = 20, what: str = "") -> None:
     """Poll until a condition holds; a refused connection counts as not yet."""
     end = time.monotonic() + seconds

@@ -21,7 +21,7 @@ from engine.evaluate.rows import Rows
 from engine.export.to_onnx.pmml import convert
 from tests.engine.conftest import environments_root, java_python  # noqa: F401 - fixtures
 from tests.serving import models
-from tests.serving.conftest import Server, wait_until
+from tests.serving.conftest import Server, alive, wait_until
 from tests.serving.control_plane import ControlPlane, deployment, endpoint
 from tests.serving.grpc_client import Client, ModelInferRequest
 from tests.serving.pmml_documents import DOCUMENTS, HANGS, ROWS, told_by_java
@@ -94,14 +94,6 @@ def scorers(server: Server) -> list[int]:
 def below(pid: int) -> list[int]:
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return [each for child in text.split() for each in (int(child), *below(int(child)))]
-
-
-def alive(pid: int) -> bool:
-    """Not ended; one that nobody has reaped yet has."""
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):  # the latter where it goes while it is read
-        return False
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

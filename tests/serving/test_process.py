@@ -15,18 +15,11 @@ from pathlib import Path
 import httpx
 
 from tests.serving import models
-from tests.serving.conftest import ROOT, Server, wait_until
+from tests.serving.conftest import ROOT, Server, alive, wait_until
 from tests.serving.control_plane import ControlPlane, deployment, endpoint
 from tests.serving.models import rows
 
 Serve = Callable[..., Server]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_server_keeps_answering_when_a_child_is_killed(serve: Serve, model_folder: Path) -> None:
