@@ -72,7 +72,7 @@ def _maps(texts: list[Any]) -> list[dict[str, float]]:
             return []
         try:
             each = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter of braces thousands deep
             return []
         if not all(type(value) in (int, float) for value in each.values()):
             return []

@@ -80,22 +80,21 @@ def table_of(search: Search, standing: Standing, trials: list[SearchTrial]) -> l
 
 
 def slices_of(search: Search, trial: SearchTrial) -> list[dict[str, Any]]:
-    """What was lost by class, then by the columns of the goal: {"column", "unit", "rows": (slice, too much)}."""
+    """What was lost by class, then by the columns of the goal: {"column", "unit", "rows": (slice, too much)}. Where
+    there are more than can be shown, those that lost too much come first."""
     quality = trial.quality
     if quality is None:
         return []
     columns = dict.fromkeys(one.column for one in quality.slices)
     most = search.asked.slice_loss
-    return [
-        {
-            "column": column,
-            "unit": "" if quality.metric == "rmse" else " %",
-            "rows": [
-                (one, one.rows >= GUARDED_ROWS and one.loss > most) for one in quality.slices if one.column == column
-            ][:MOST_SLICES],
-        }
-        for column in columns
-    ]
+    found = []
+    for column in columns:
+        rows = [(one, one.rows >= GUARDED_ROWS and one.loss > most) for one in quality.slices if one.column == column]
+        if len(rows) > MOST_SLICES:
+            rows.sort(key=lambda row: not row[1])
+        unit = "" if quality.metric == "rmse" else " %"
+        found.append({"column": column, "unit": unit, "rows": rows[:MOST_SLICES]})
+    return found
 
 
 def chosen_of(standing: Standing, wanted: int | None) -> SearchTrial | None:

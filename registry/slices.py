@@ -28,8 +28,8 @@ def slices_check(dataset: Dataset, names: Sequence[str]) -> None:
     path = storage.fetch_file(dataset.uri, sha256=dataset.sha256, size_limit=LARGEST)
     try:
         counts = _texts(path, names)
-    except (ValueError, csv.Error, IndexError) as error:  # UnicodeDecodeError is a ValueError
-        raise Problem(_("The data set cannot be read as CSV."), field="dataset") from error
+    except (ValueError, csv.Error):  # UnicodeDecodeError is a ValueError
+        return  # the search's first look reads more kinds of CSV, and says what is wrong with it
     for name in names:
         if name not in counts:
             raise Problem(_("The evaluation set has no column “%(column)s”.") % {"column": name}, field=FIELD)
@@ -48,7 +48,7 @@ def _texts(path: Path, names: Sequence[str]) -> dict[str, int]:
         texts: set[str] = set()
         for line in lines:
             for name, place in places.items():
-                value = line[place] if line else ""
+                value = line[place] if place < len(line) else ""
                 if name not in texts and not _number(value):
                     texts.add(name)
                 if len(found[name]) <= MOST_VALUES:
@@ -56,9 +56,14 @@ def _texts(path: Path, names: Sequence[str]) -> dict[str, int]:
     return {name: len(values) if name in texts else 0 for name, values in found.items()}
 
 
+# What pandas takes for a missing number.
+_MISSING = {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "1.#IND", "1.#QNAN"}
+_MISSING |= {"<NA>", "N/A", "NA", "NULL", "None", "n/a", "null"}
+
+
 def _number(text: str) -> bool:
     try:
-        float(text or 0)
+        float(0 if text in _MISSING else text)
     except ValueError:
         return False
     return True

@@ -79,7 +79,7 @@ class Search:
         """Quality beside the model that the search began with, whose answers are kept."""
         known = self.folder / "answers.npz"
         inputs = {**self._beside(model), **({"answers": known} if known.exists() else {})}
-        made = self._task("engine.evaluate.tasks:judge", **inputs)
+        made = self._task("engine.evaluate.tasks:judge", {"keep": not known.exists()}, **inputs)
         if made.value["kept"]:
             shutil.copyfile(made.files / "answers.npz", known)
         return Judgement.model_validate(made.value)

@@ -15,6 +15,8 @@ MOST_VALUES = 50
 # A column of numbers with more of them than this goes by quarters.
 _FEW = 10
 _NOTHING = "∅"
+# Rows hold numbers as float32, which keeps whole ones apart up to here.
+_EXACT = 2**24
 
 
 def grouped(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
@@ -63,7 +65,11 @@ def _of_column(column: str, values: Any) -> dict[str, Any]:
         there = values[~np.isnan(values)]
         if len(np.unique(there)) > _FEW:
             return _quarters(values, there)
-        values = np.array([_NOTHING if math.isnan(value) else f"{value:g}" for value in values.tolist()], dtype=object)
+        if len(there) and np.abs(there).max() > _EXACT:
+            raise _wrong(
+                f"“{column[:60]}” has numbers beyond {_EXACT:,}, which are no longer told apart: give them as texts."
+            )
+        values = np.array([_number(value) for value in values.tolist()], dtype=object)
     values = np.where(values == "", _NOTHING, values).astype(str)
     names, codes = np.unique(values, return_inverse=True)
     if len(names) > MOST_VALUES:
@@ -73,11 +79,18 @@ def _of_column(column: str, values: Any) -> dict[str, Any]:
     return {"names": [str(name)[:100] for name in names], "of": codes.tolist()}
 
 
+def _number(value: float) -> str:
+    """Of float32: as many digits as it takes to tell it from others."""
+    if math.isnan(value):
+        return _NOTHING
+    return f"{value:.0f}" if value.is_integer() else f"{value:.7g}"
+
+
 def _quarters(values: Any, there: Any) -> dict[str, Any]:
     import numpy as np
 
     edges = np.unique(np.quantile(there, [0.25, 0.5, 0.75]))
-    told = [f"{edge:.4g}" for edge in edges.tolist()]
+    told = [_number(edge) for edge in edges.tolist()]
     names = [f"≤ {told[0]}", *(f"{low} – {high}" for low, high in itertools.pairwise(told)), f"> {told[-1]}"]
     codes = np.searchsorted(edges, values, side="left")
     if len(there) < len(values):

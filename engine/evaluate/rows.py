@@ -79,13 +79,24 @@ def load(path: Path, target: str = "target", beside: Sequence[str] = ()) -> Rows
 
 
 def save(rows: Rows, target: str, file: Path) -> None:
-    """Writes them as a parquet file that `load` reads back."""
+    """Writes them so that `load` reads them back: as parquet, or what came as an npz's X as npz again."""
+    import numpy as np
     import pandas
 
+    if rows.matrix is not None and rows.columns == _places(len(rows.columns)):
+        truth = {} if rows.y is None else {"y": rows.y.astype(str) if rows.y.dtype == object else rows.y}
+        with file.open("wb") as stream:  # given a name, numpy would add its own ending
+            np.savez(stream, allow_pickle=False, X=rows.matrix, **truth)
+        return
     columns = {name: rows.column(name) for name in rows.columns}
     if rows.y is not None:
         columns[target] = rows.y
     pandas.DataFrame(columns).to_parquet(file)
+
+
+def _places(count: int) -> list[str]:
+    """The names of features that have none."""
+    return [f"x{place}" for place in range(count)]
 
 
 def from_frame(frame: Any, target: str | None = "target") -> Rows:
@@ -160,7 +171,7 @@ def _from_npz(path: Path, target: str, beside: Sequence[str]) -> Rows:
     y = arrays.get("y", arrays.get(target))
     if y is not None and (y.ndim != 1 or len(y) != len(x)):
         raise _wrong("y must have one value for each row of X.")
-    names = [f"x{i}" for i in range(flat.shape[1])]
+    names = _places(flat.shape[1])
     truth = None if y is None else _target(pandas.Series(y))
     more = {name: arrays[name] for name in beside if name in arrays and name not in ("X", "x", "y", target)}
     if not more:

@@ -90,9 +90,9 @@ def judge(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict
     "metrics": {"model", "reference"}, as of `measure`.
 
     params: task, target, labels, seed. inputs["groups"], where given, says which group each row is of;
-    inputs["answers"] are the reference's, kept from before. Without them they are made, and written as answers.npz;
-    {"kept": whether they were}. EngineError(code="not-finite") for a model that answers with NaN or infinity where
-    the reference does not.
+    inputs["answers"] are the reference's, kept from before. Without them they are made; with params["keep"] they are
+    written as answers.npz: {"kept": whether they were}. EngineError(code="not-finite") for a model that answers with
+    NaN or infinity where the reference does not.
     """
     from engine.evaluate import groups, outputs, paired, quality, rows
 
@@ -100,7 +100,7 @@ def judge(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict
     data = rows.load(inputs["rows"], str(params.get("target") or "target"))
     known = inputs.get("answers")
     reference = outputs.read(known, len(data)) if known else answers(inputs["reference"], data)
-    kept = not known and outputs.save(reference, out / "answers.npz")
+    kept = bool(params.get("keep")) and outputs.save(reference, out / "answers.npz")
     model = answers(inputs["model"], data)
     _check_finite(model, reference, len(data))
     parts = groups.read(inputs["groups"]) if "groups" in inputs else {}

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from engine.errors import EngineError
 from engine.optimize.base import CALIBRATION
 from engine.optimize.material import Material
 
+if TYPE_CHECKING:
+    from engine.optimize.graph.probes import Probes
+
 _SECONDS = 30.0
+# Of more blocks than this, looking at the rest after each one that left would take too long.
+_LOOKED_AT_AGAIN = 16
 
 
 class PruneBlocks:
@@ -30,25 +38,41 @@ class PruneBlocks:
 
     def optimize(self, model: Path, target: Path, options: Options, material: Material) -> list[str]:
         """The blocks leave one by one, each time the one whose absence changes the scores of the calibration rows
-        least. EngineError(code="no-gain") for a model without residual blocks."""
+        least; of more than 16 blocks all are looked at once only, alone. EngineError(code="no-gain") for a model
+        without residual blocks; (code="control-flow") for If, Loop and Scan."""
         import onnx
 
         from engine.optimize.graph.blocks import Blocks
-        from engine.optimize.graph.model import no_gain
+        from engine.optimize.graph.model import no_gain, open_model, refuse_control_flow
         from engine.optimize.graph.probes import Probes
 
-        blocks = Blocks(onnx.load(str(model), load_external_data=False))
+        opened = open_model(model)
+        refuse_control_flow(opened, "Pruning of residual blocks")
+        blocks = Blocks(opened)
         total = len(blocks.all)
         if not total:
             raise no_gain("no residual blocks that could be left out")
         count = max(1, round(options.amount * total))
-        probes = Probes(blocks.model, material, _SECONDS, count * total - count * (count - 1) // 2)
-        gone: set[str] = set()
-        for _ in range(count):
-            left = [block for block in blocks.all if block.out not in gone]
-            least = min(left, key=lambda block: probes.error(blocks.without({*gone, block.out}))[0])
-            gone.add(least.out)
+        turns = count if total <= _LOOKED_AT_AGAIN else 1
+        probes = Probes(blocks.model, material, _SECONDS, turns * total - turns * (turns - 1) // 2)
+        gone: list[str] = []
+        for _ in range(turns):
+            left = [block.out for block in blocks.all if block.out not in gone]
+            errors = {out: _error(probes, blocks.without([*gone, out])) for out in left}
+            # Of those that break the model alike, the first.
+            gone += sorted(left, key=errors.__getitem__)[: count if turns == 1 else 1]
         onnx.save(blocks.without(gone), str(target))
-        named = ", ".join(block.name for block in blocks.all if block.out in gone)
-        layers = sum(block.layers for block in blocks.all if block.out in gone)
+        removed = [block for block in blocks.all if block.out in gone]
+        named = ", ".join(block.name for block in removed)
+        layers = sum(block.layers for block in removed)
         return [f"{count} of {total} residual blocks removed, with {layers} layers: {named}."]
+
+
+def _error(probes: Probes, model: Any) -> float:
+    """How much the scores change; infinite where there are none any more."""
+    try:
+        error = probes.error(model)[0]
+    except EngineError as broken:
+        print(f"not without it: {broken.message}")
+        return math.inf
+    return error if math.isfinite(error) else math.inf

@@ -46,10 +46,29 @@ def survey(model: Path) -> dict[str, Any]:
         "bytes_by_operator": {name: width for name, width in by_operator.items() if width},
         "layers": layers[:500],
         "control_flow": control_flow,
-        "blocks": 0 if control_flow else len(Blocks(proto).all),
+        "blocks": 0 if control_flow else len(Blocks(_skeleton(proto)).all),
         "opset": opset,
     }
 
+
+def _skeleton(proto: Any) -> Any:
+    """The model without the numbers of its large weights, whose shapes are enough to look at its graph."""
+    from onnx import TensorProto
+
+    light = type(proto)(ir_version=proto.ir_version, opset_import=proto.opset_import)
+    for name in ("node", "input", "output", "value_info"):
+        getattr(light.graph, name).extend(getattr(proto.graph, name))
+    light.graph.name = proto.graph.name
+    for each in proto.graph.initializer:
+        small = each.ByteSize() <= _SMALL
+        light.graph.initializer.append(
+            each if small else TensorProto(name=each.name, dims=each.dims, data_type=each.data_type)
+        )
+    return light
+
+
+# Bytes of a stored tensor that shape inference may read numbers from.
+_SMALL = 4096
 
 # Bits of an element by ONNX's data type: 8, 16, 64 and 4; the rest have 32.
 _BITS = {2: 8, 3: 8, 9: 8, 4: 16, 5: 16, 10: 16, 16: 16, 7: 64, 11: 64, 13: 64, 21: 4, 22: 4}

@@ -196,7 +196,7 @@ def test_judgement_is_the_same_when_the_parents_answers_were_kept(
 ) -> None:
     params = {"task": "tabular-classification"}
     files = {"model": digits_onnx, "reference": digits_onnx, "rows": digits_rows}
-    first = task(JUDGE, params, **files)
+    first = task(JUDGE, {**params, "keep": True}, **files)
     assert first.value["kept"] and first.value["metrics"]["model"] == first.value["metrics"]["reference"]
     kept = first.files / "answers.npz"
     kept = kept.rename(tmp_path / "answers.npz")

@@ -51,6 +51,38 @@ def test_texts_and_few_numbers_are_groups_as_they_are_and_many_numbers_by_quarte
     assert np.bincount(places).min() > 40 and len(places) == 200
 
 
+def test_groups_of_large_numbers_are_kept_apart_or_refused(tmp_path: Path) -> None:
+    data = frame().drop(columns=["name", "site"])
+    data["site"] = np.where(np.arange(200) % 2, 1_000_001, 1_000_002)
+    data["share"] = np.where(np.arange(200) % 2, 0.1234561, 0.1234562)
+    grouped(tmp_path, data, ["site", "share"])
+    found = groups.read(tmp_path / "groups.json")
+    assert found["site"][0] == ["1000001", "1000002"] and len(found["share"][0]) == 2
+    data["site"] += 10**9
+    with pytest.raises(EngineError, match="no longer told apart") as caught:
+        grouped(tmp_path, data, ["site"])
+    assert caught.value.field == "slices"
+
+
+def test_rows_without_names_of_features_are_kept_however_wide(tmp_path: Path) -> None:
+    x = np.random.default_rng(2).normal(size=(3, rows.MAX_COLUMNS + 8)).astype(np.float32)
+    for y in (np.array(["a", "b", "a"]), np.array([1, 2, 3]), np.array([0.5, 1.5, 2.5])):
+        np.savez(tmp_path / "wide.npz", X=x, y=y)
+        rows.save(rows.load(tmp_path / "wide.npz"), "label", tmp_path / "again.parquet")
+        again = rows.load(tmp_path / "again.parquet", "label")
+        assert (again.matrix == x).all() and again.y.tolist() == y.tolist()
+
+
+def test_rise_of_a_group_that_was_right_everywhere_is_counted_in_the_error_of_all() -> None:
+    truth = np.concatenate([np.zeros(20), np.linspace(1, 5, 20)])
+    before = Outputs(scores=(truth + np.where(truth, 1.0, 0.0))[:, None], labels=None)
+    after = Outputs(scores=before.scores + np.where(truth, 0.0, 0.001)[:, None], labels=None)
+    parts = {"open": (["no", "yes"], (truth > 0).astype(int))}
+    judged = paired.judge("tabular-regression", before, after, truth, groups=parts)
+    assert judged["slices"][0]["loss"] == pytest.approx(100 * 0.001 / (0.1 * 0.5**0.5))
+    assert judged["slices"][1]["loss"] == pytest.approx(0)
+
+
 @pytest.mark.parametrize("signature", [FOUR, NAMED], ids=["one tensor", "by name"])
 def test_column_is_not_fed_to_the_model_when_it_only_slices(tmp_path: Path, signature: Any) -> None:
     file = tmp_path / "calibration.csv"

@@ -18,6 +18,7 @@ from engine.optimize.material import Material
 from engine.optimize.survey import survey
 from engine.plugins import options_of
 from engine.scan.tasks import check_onnx_file
+from tests.engine.onnx_files import ENDLESS_LOOP
 from tests.engine.pruning_nets import NETS, Net, depthwise, mlp, residual, transformer
 
 
@@ -93,6 +94,51 @@ def test_output_keeps_its_name_when_a_block_gives_it(tmp_path: Path) -> None:
     result, _ = pruned(model, [7], tmp_path, 1.0)
     assert [each.name for each in result.graph.output] == [y]
     assert (answers(result, [7]) >= 0).all()
+
+
+def test_block_stays_when_nothing_comes_out_without_it(tmp_path: Path) -> None:
+    net = Net(9)
+    x = net.add("Relu", net.dense("x", 7, 6))
+    needed = net.add("Add", net.add("MatMul", x, net.weight(6, 6)), x)
+    # What is less than nothing has no logarithm: without the second block there is nothing to see.
+    low = net.add("Neg", net.add("Exp", needed))
+    high = net.add("Exp", net.add("MatMul", net.add("Exp", low), net.weight(6, 6)))
+    lifted = net.add("Add", net.add("Mul", high, net.store(np.full(6, 1e3, np.float32))), low)
+    model = net.done(net.add("MatMul", net.add("Log", lifted), net.weight(6, 5)), [7])
+    blocks = [block.out for block in Blocks(model).all]
+    assert blocks == [needed, lifted]
+    assert np.isfinite(answers(model, [7])).all()
+    result, _ = pruned(model, [7], tmp_path, 0.5)
+    assert np.isfinite(answers(result, [7])).all()
+
+
+def test_weights_that_are_inputs_too_leave_with_their_block(tmp_path: Path) -> None:
+    model = residual(10)
+    for each in model.graph.initializer:
+        model.graph.input.append(onnx.helper.make_tensor_value_info(each.name, each.data_type, list(each.dims)))
+    blocks = Blocks(model)
+    left = blocks.without({block.out for block in blocks.all})
+    onnx.checker.check_model(left)
+    assert len(left.graph.input) == 1 + len(left.graph.initializer) < len(model.graph.input)
+    result, _ = pruned(model, [2, 6, 6], tmp_path, 0.5)
+    assert answers(result, [2, 6, 6]).shape == (32, 5)
+
+
+def test_many_blocks_are_looked_at_once_each(tmp_path: Path) -> None:
+    net = Net(11)
+    x = net.add("Relu", net.dense("x", 7, 6))
+    for _ in range(20):
+        x = net.add("Relu", net.add("Add", net.add("MatMul", x, net.weight(6, 6)), x))
+    model = net.done(net.dense(x, 6, 5), [7])
+    result, notes = pruned(model, [7], tmp_path, 0.25)
+    assert notes[0].startswith("5 of 20 residual blocks removed, with 5 layers")
+    assert len(Blocks(result).all) == 15
+
+
+def test_control_flow_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EngineError) as caught:
+        pruned(onnx.load_from_string(ENDLESS_LOOP(rounds=3)), [2], tmp_path, 0.5)
+    assert caught.value.code == "control-flow"
 
 
 def test_two_towers_and_biases_are_no_blocks(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from engine.optimize.graph.walk import Size, names_read
 _LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 # A longer branch is no block, and is not walked through to its end.
 _MOST_NODES = 200
+_MOST_STEPS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +67,19 @@ class Blocks:
         """The nodes that work for the input `name` of `join` alone, not for `kept`; [] for too many."""
         own: dict[str, Any] = {}
         todo = [name]
-        while todo and len(own) <= _MOST_NODES:
+        for _ in range(_MOST_STEPS):
+            if not todo or len(own) > _MOST_NODES:
+                break
             node = self._makers.get(todo.pop())
             if node is None or kept in node.output or node.output[0] in own:
                 continue
             if self._only_for(node, join, own):
                 own[node.output[0]] = node
                 todo += names_read(node)
-        return list(own.values()) if len(own) <= _MOST_NODES else []
+        return [] if todo else list(own.values())
 
     def _only_for(self, node: Any, join: Any, own: dict[str, Any]) -> bool:
-        readers = [reader for name in node.output for reader in self._readers.get(name, ())]
+        readers = (reader for name in node.output for reader in self._readers.get(name, ()))
         return not self._outputs.intersection(node.output) and all(
             reader is join or reader.output[0] in own for reader in readers
         )
@@ -87,7 +90,9 @@ class Blocks:
         read = {name for node in branch for name in names_read(node) if name in self._open} - own
         seen: set[str] = set()
         todo = [kept]
-        while todo and len(seen) <= _MOST_NODES:
+        for _ in range(_MOST_STEPS):
+            if not todo or len(seen) > _MOST_NODES:
+                return False
             name = todo.pop()
             if name in read:
                 return True
@@ -134,7 +139,7 @@ def _last(instead: dict[str, str], name: str) -> str:
 
 
 def _sweep(graph: Any) -> None:
-    """Removes nodes and weights that nothing reads."""
+    """Removes nodes and weights that nothing reads; a weight that a caller could replace goes as an input, too."""
     needed = {each.name for each in graph.output}
     kept = []
     for node in reversed(graph.node):
@@ -143,6 +148,9 @@ def _sweep(graph: Any) -> None:
             needed.update(names_read(node))
     nodes = [type(node).FromString(node.SerializeToString()) for node in reversed(kept)]
     stored = [type(each).FromString(each.SerializeToString()) for each in graph.initializer if each.name in needed]
-    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    dropped = {each.name for each in graph.initializer} - needed
+    asked = [type(each).FromString(each.SerializeToString()) for each in graph.input if each.name not in dropped]
+    del graph.node[:], graph.initializer[:], graph.value_info[:], graph.input[:]
     graph.node.extend(nodes)
     graph.initializer.extend(stored)
+    graph.input.extend(asked)

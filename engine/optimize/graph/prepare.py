@@ -20,11 +20,16 @@ def prepared(model: Any) -> Any:
     result = type(model)()
     result.CopyFrom(model)
     graph = result.graph
-    for node in [each for each in graph.node if each.op_type == "Constant" and each.domain in ("", "ai.onnx")]:
-        tensor = _tensor(node)
-        if tensor is not None:
+    kept = []
+    for node in graph.node:
+        constant = node.op_type == "Constant" and node.domain in ("", "ai.onnx")
+        tensor = _tensor(node) if constant else None
+        if tensor is None:
+            kept.append(type(node).FromString(node.SerializeToString()))
+        else:
             graph.initializer.append(tensor)
-            graph.node.remove(node)
+    del graph.node[:]
+    graph.node.extend(kept)
     stored = {each.name for each in graph.initializer}
     if result.ir_version < 4:
         for each in [each for each in graph.input if each.name in stored]:

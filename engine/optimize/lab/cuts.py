@@ -19,6 +19,9 @@ _TUNING_SHARE = 0.08
 _NEAR_PROVEN = 0.03
 _TRIES_PROVEN = 8
 _TRIES_BLOCKS = 3
+# Of what is left after a first cut.
+_SECOND = 0.35
+_TRIES_SECOND = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +39,22 @@ class Way:
 
 
 def shortened(state: State) -> Iterator[Proposal]:
-    """Residual blocks removed, as long as nothing is lost for sure: what is left is tuned, and then made narrower."""
+    """Residual blocks removed, as long as it can be proven that quality allows: what is left is tuned, and then made
+    narrower."""
     count = state.survey.blocks
     if not count or not state.survey.training or state.survey.control_flow:
         return
 
-    def steps(amount: float) -> tuple[Step, ...]:
-        blocks = min(count, max(1, round(amount * count)))
-        return (step("prune-blocks", amount=round(blocks / count, 4)), tuning(state))
+    def gone(amount: float) -> int:
+        return min(count, max(1, round(amount * count)))
 
-    why = partial(say, "%(share)s %% of the residual blocks left out")
-    yield from _furthest(state, steps, why, good=State.sure, near=1 / count, tries=_TRIES_BLOCKS)
+    def steps(amount: float) -> tuple[Step, ...]:
+        return (step("prune-blocks", amount=round(gone(amount) / count, 4)), tuning(state))
+
+    def why(amount: float) -> Sentence:
+        return say("%(gone)s of %(count)s residual blocks left out", gone=str(gone(amount)), count=str(count))
+
+    yield from _furthest(state, steps, why, good=State.good, near=1 / count, tries=_TRIES_BLOCKS)
 
 
 def pruned(state: State) -> Iterator[Proposal]:
@@ -56,7 +64,7 @@ def pruned(state: State) -> Iterator[Proposal]:
         return
     first = 0.5 if state.survey.training else 0.25
     for number, way in enumerate(_ways(state)):
-        why = partial(say, "%(way)s, %(share)s %% of the channels", way=say(way.name))
+        why = partial(_share, "%(way)s, %(share)s %% of the channels", way=say(way.name))
         outcomes = yield from _furthest(state, way.steps, why, only_up=number > 0, first=first)
         if outcomes is None:
             return
@@ -66,24 +74,26 @@ def pruned(state: State) -> Iterator[Proposal]:
 def provable(state: State) -> Iterator[Proposal]:
     """As far as it can be proven that quality allows, by the way of choosing channels that went furthest."""
     best = _best_cut(state)
-    if best is None or state.sure(best):
+    if best is None or state.sure(best) or not state.provable:
         return
     for way in _ways(state):
         if way.cut.optimizer in {each.optimizer for each in best.recipe.steps}:
-            why = partial(say, "%(way)s, %(share)s %%: more may be provable", way=say(way.name))
+            why = partial(_share, "%(way)s, %(share)s %%: more may be provable", way=say(way.name))
             yield from _furthest(state, way.steps, why, good=State.sure, near=_NEAR_PROVEN, tries=_TRIES_PROVEN)
 
 
 def twice(state: State) -> Iterator[Proposal]:
-    """Beyond what one cut bears: cut, tune, cut again, tune again."""
+    """Beyond what one cut bears: cut, tune, cut again, tune again; then as much of it as can be proven."""
     best = _best_cut(state)
     if best is None:
         return
     done = best.recipe.steps[: last_tuning(best.recipe.steps) + 1]
     again = Way("", done, done[-2], done[-1:])
-    yield from _furthest(
-        state, again.steps, partial(say, "a second cut of %(share)s %% after tuning"), first=0.35, tries=3
-    )
+    why = partial(_share, "a second cut of %(share)s %% after tuning")
+    outcomes = yield from _furthest(state, again.steps, why, first=_SECOND, tries=3)
+    if outcomes and any(outcomes.values()) and state.provable:
+        why = partial(_share, "a second cut of %(share)s %%: more may be provable")
+        yield from _furthest(state, again.steps, why, State.sure, first=_SECOND, near=_NEAR_PROVEN, tries=_TRIES_SECOND)
 
 
 def tuning(state: State) -> Step:
@@ -97,7 +107,7 @@ def tuning_seconds(state: State) -> int:
 def _furthest(
     state: State,
     steps: Callable[[float], tuple[Step, ...]],
-    why: Callable[..., Sentence],
+    why: Callable[[float], Sentence],
     good: Callable[[State, Trial], bool] = State.ok,
     only_up: bool = False,
     **bounds: Any,
@@ -108,7 +118,7 @@ def _furthest(
     while (amount := amounts.following(outcomes, **bounds)) is not None:
         if only_up and outcomes and not any(outcomes.values()):
             break
-        well = yield from _forms(state, steps(amount), why(share=f"{100 * amount:.0f}"), good)
+        well = yield from _forms(state, steps(amount), why(amount), good)
         if well is None:
             return None
         outcomes[amount] = well
@@ -136,6 +146,10 @@ def _forms(
     return any(trial.key in keys and trial.state == "measured" and good(state, trial) for trial in state.trials)
 
 
+def _share(text: str, amount: float, **figures: Sentence) -> Sentence:
+    return say(text, share=f"{100 * amount:.0f}", **figures)
+
+
 def _ways(state: State) -> Iterator[Way]:
     if state.survey.training:
         head, tail = _head(state), (tuning(state),)
@@ -148,9 +162,9 @@ def _ways(state: State) -> Iterator[Way]:
 
 
 def _head(state: State) -> tuple[Step, ...]:
-    """What channels are cut from: the shortest network that surely loses nothing, else the whole one."""
+    """What channels are cut from: the shortest network that is good, else the whole one."""
     short = [trial for trial in state.kept() if [each.optimizer for each in trial.recipe.steps] == _SHORT]
-    same = [trial for trial in short if trial.recipe.steps[1] == tuning(state) and state.sure(trial)]
+    same = [trial for trial in short if trial.recipe.steps[1] == tuning(state) and state.good(trial)]
     best = max(same, key=lambda trial: trial.recipe.steps[0].options["amount"], default=None)
     return best.recipe.steps if best is not None else ()
 

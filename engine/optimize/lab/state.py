@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
+from engine.evaluate.paired import difference_upper
 from engine.optimize.lab.goal import Goal
 from engine.optimize.lab.promise import proven, quality_breach, score
-from engine.optimize.lab.trial import Measured, Survey, Trial
+from engine.optimize.lab.trial import Judgement, Measured, Survey, Trial
 from engine.optimize.recipe import Recipe, Step
 from engine.sentence import Sentence, say
 
@@ -40,6 +42,16 @@ class State:
     def sure(self, trial: Trial) -> bool:
         return self.ok(trial) and trial.judged is not None and proven(self.goal, trial.judged)
 
+    @property
+    def provable(self) -> bool:
+        """Whether a variant that answers like its parent would be proven: not with few rows."""
+        rows = next((trial.judged.rows for trial in self.trials if _of_accuracy(trial.judged)), 0)
+        return not rows or 100 * difference_upper(0, 0, rows) <= self.goal.max_loss
+
+    def good(self, trial: Trial) -> bool:
+        """Enough to build on: proven, where a proof is possible."""
+        return self.sure(trial) if self.provable else self.ok(trial)
+
     def seconds(self, recipe: Recipe) -> float:
         """The least that a trial of it takes: what is still to be tuned, and the rest."""
         done = max((len(one.steps) for one in recipe.prefixes() if one.key in self.made), default=0)
@@ -59,6 +71,10 @@ class State:
         faster = [trial for trial in single if trial.measured is not None and trial.measured.ratio <= 1.05]
         best = self.best(faster)
         return best.recipe.steps if best is not None and best.recipe.steps[0].optimizer != "simplify" else ()
+
+
+def _of_accuracy(judged: Judgement | None) -> TypeGuard[Judgement]:
+    return judged is not None and judged.metric == "accuracy"
 
 
 Stage = Callable[[State], Iterator[Proposal]]

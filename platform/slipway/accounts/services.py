@@ -85,7 +85,7 @@ def token_create(
     rate, burst = _quota(rate, burst)
     maker = getattr(user, "used_token", None)
     _no_longer_than(maker, expires_at)
-    _no_more_than(maker, rate, burst)
+    _not_limited(maker)
     text = text or Token.new_text()
     token = Token.objects.create(
         user=user,
@@ -125,7 +125,7 @@ def token_quota_change(
     if revision is not None and revision != locked.revision:
         raise Problem(_("This token changed since you looked. Read it again."), code="precondition_failed", status=412)
     rate, burst = _quota(rate, burst)
-    _no_more_than(getattr(user, "used_token", None), rate, burst)
+    _not_limited(getattr(user, "used_token", None))
     before, after = _quota_of(locked), {"rate": rate, "burst": burst}
     if before != after:
         Token.objects.filter(pk=locked.pk).update(rate=rate, burst=burst, revision=F("revision") + 1)
@@ -147,19 +147,17 @@ def _quota(rate: float | None, burst: int | None) -> tuple[float | None, int | N
 
 
 def _no_longer_than(maker: Token | None, expires_at: dt.datetime | None) -> None:
-    """A token makes only tokens that can do no more than itself: otherwise its end and its quota mean nothing."""
+    """A token makes only tokens that end with it at the latest: otherwise its end means nothing."""
     if maker is None or maker.expires_at is None:
         return
     if expires_at is None or expires_at > maker.expires_at:
         raise Problem(_("A token cannot make one that lives longer than itself."), field="expires_at")
 
 
-def _no_more_than(maker: Token | None, rate: float | None, burst: int | None) -> None:
-    """Nor does a token lift a quota, its own above all, over what it has itself."""
-    if maker is None or maker.rate is None:
-        return
-    if rate is None or rate > maker.rate or (burst or 0) > (maker.burst or 0):
-        raise Problem(_("A token cannot give more calls than it has itself."), field="rate")
+def _not_limited(maker: Token | None) -> None:
+    """A token with a quota makes no others and changes no quotas: many small ones would make its own mean nothing."""
+    if maker is not None and maker.rate is not None:
+        raise Problem(_("A token with a quota cannot make tokens or change quotas."), field="rate")
 
 
 def _no_token() -> Problem:

@@ -70,7 +70,7 @@ def tokens_quota(
     run: Run,
     token: Token,
     rate: Rate = None,
-    burst: Burst = None,
+    burst: Annotated[int | None, typer.Option("--burst", help="Requests at once.", show_default="as before")] = None,
     none: Annotated[bool, typer.Option("--none", help="Takes the quota away.")] = False,
 ) -> None:
     """Changes how often a token may call endpoints; what is not named stays. Its text stays the same."""
