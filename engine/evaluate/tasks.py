@@ -23,8 +23,8 @@ def measure(*, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> di
     params: task ("tabular-classification"), threads (1), rounds (5), batch (1), target ("target"),
     labels (class names in score order, optional), quality (True; False where the answers are judged already: no
     metrics, and rows are only run as calls), keep (False; True: writes the model's answers as answers.npz and tells
-    in "kept" whether it did). Each model has a process of its own; rounds of about 0.3 s each alternate between the
-    two, so that noise of the machine hits both alike.
+    in "kept" whether it did). Each model has a process of its own, a fresh one for each round where it loads quickly;
+    rounds of about 0.2 s each alternate between the two, so that noise of the machine hits both alike.
 
     {"metrics", "latency_ms": {"p50", "p95", "p99"} of one call of `batch` rows, "throughput" (rows/s),
     "size_bytes", "peak_memory_mb" (of the process that ran it), "rows", "batch", "profile"} and with a
