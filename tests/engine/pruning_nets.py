@@ -1,12 +1,20 @@
-"""Small ONNX nets with every kind of joint that channels pass, made by code with random weights."""
+"""Small ONNX nets with every kind of joint that channels pass, made by code with random weights; and their pruning."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+from engine.evaluate.rows import Rows
+from engine.optimize.base import optimizer
+from engine.optimize.material import Material
+from engine.plugins import options_of
+from engine.scan.tasks import check_onnx_file
 
 
 class Net:
@@ -132,3 +140,21 @@ def transformer(seed: int) -> onnx.ModelProto:
 NETS: dict[str, Callable[[int], onnx.ModelProto]] = {
     each.__name__: each for each in (residual, dense_net, depthwise, reshaped, mlp, transformer)
 }
+
+
+def prune(name: str, model: Path, folder: Path, rows: Rows | None = None, **options: Any) -> tuple[Path, list[str]]:
+    plugin, target = optimizer(name), folder / f"{name}.onnx"
+    notes = plugin.optimize(model, target, options_of(plugin, options), Material(calibration=rows))
+    check_onnx_file(target)
+    return target, notes
+
+
+def saved(model: onnx.ModelProto, folder: Path) -> Path:
+    path = folder / "source.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def noise(shape: list[int], count: int = 64) -> Rows:
+    matrix = np.random.default_rng(5).normal(size=(count, int(np.prod(shape)))).astype(np.float32)
+    return Rows([f"x{i}" for i in range(matrix.shape[1])], matrix, None, None)

@@ -11,33 +11,19 @@ import pytest
 from onnx import numpy_helper
 
 from engine.errors import EngineError
-from engine.evaluate.rows import Rows
-from engine.optimize.base import optimizer
 from engine.optimize.graph.blocks import Blocks
-from engine.optimize.material import Material
 from engine.optimize.survey import survey
-from engine.plugins import options_of
-from engine.scan.tasks import check_onnx_file
 from tests.engine.onnx_files import ENDLESS_LOOP
-from tests.engine.pruning_nets import NETS, Net, depthwise, mlp, residual, transformer
-
-
-def rows(shape: list[int], count: int = 32) -> Rows:
-    matrix = np.random.default_rng(5).normal(size=(count, int(np.prod(shape)))).astype(np.float32)
-    return Rows([f"x{i}" for i in range(matrix.shape[1])], matrix, None, None)
+from tests.engine.pruning_nets import NETS, Net, depthwise, mlp, noise, prune, residual, saved, transformer
 
 
 def answers(model: onnx.ModelProto, shape: list[int]) -> np.ndarray:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: rows(shape).matrix.reshape(-1, *shape)})[0]
+    return session.run(None, {session.get_inputs()[0].name: noise(shape, 32).matrix.reshape(-1, *shape)})[0]
 
 
 def pruned(model: onnx.ModelProto, shape: list[int], folder: Path, amount: float) -> tuple[onnx.ModelProto, list[str]]:
-    plugin, source, target = optimizer("prune-blocks"), folder / "source.onnx", folder / "pruned.onnx"
-    onnx.save(model, source)
-    options = options_of(plugin, {"amount": amount})
-    notes = plugin.optimize(source, target, options, Material(calibration=rows(shape)))
-    check_onnx_file(target)
+    target, notes = prune("prune-blocks", saved(model, folder), folder, noise(shape, 32), amount=amount)
     return onnx.load(target), notes
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -16,35 +15,13 @@ from sklearn.linear_model import RidgeClassifier
 
 from engine.errors import EngineError
 from engine.evaluate.rows import Rows, load
-from engine.optimize.base import optimizer
 from engine.optimize.graph.channels import Channels
-from engine.optimize.material import Material
 from engine.optimize.sampling import split
-from engine.plugins import options_of
-from engine.scan.tasks import check_onnx_file
 from tests.engine.conftest import Task
 from tests.engine.onnx_files import relu
-from tests.engine.pruning_nets import NETS, Net
+from tests.engine.pruning_nets import NETS, Net, noise, prune, saved
 
 CHANNELS = ("prune-channels", "prune-channels-by-activation")
-
-
-def prune(name: str, model: Path, folder: Path, rows: Rows | None = None, **options: Any) -> tuple[Path, list[str]]:
-    plugin, target = optimizer(name), folder / f"{name}.onnx"
-    notes = plugin.optimize(model, target, options_of(plugin, options), Material(calibration=rows))
-    check_onnx_file(target)
-    return target, notes
-
-
-def saved(model: onnx.ModelProto, folder: Path) -> Path:
-    path = folder / "source.onnx"
-    onnx.save(model, path)
-    return path
-
-
-def noise(shape: list[int], count: int = 64) -> Rows:
-    matrix = np.random.default_rng(5).normal(size=(count, int(np.prod(shape)))).astype(np.float32)
-    return Rows([f"x{i}" for i in range(matrix.shape[1])], matrix, None, None)
 
 
 def answers(path: Path, x: np.ndarray) -> np.ndarray:

@@ -83,11 +83,13 @@ def replace(graph: Any, name: str, array: Any) -> None:
     old.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array, dtype=numpy_helper.to_array(old).dtype), name))
 
 
-def drop_unused(graph: Any) -> None:
-    """Stored tensors that nobody reads any more."""
+def drop_unused(graph: Any) -> set[str]:
+    """Removes stored tensors that nobody reads any more, and names them."""
     used = uses(graph)
-    for each in [each for each in graph.initializer if not used[each.name]]:
+    unused = [each for each in graph.initializer if not used[each.name]]
+    for each in unused:
         graph.initializer.remove(each)
+    return {each.name for each in unused}
 
 
 def _stored(graph: Any, name: str, array: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from engine.optimize.graph.biases import drop_unused
 from engine.optimize.graph.prepare import known_shapes, prepared
 from engine.optimize.graph.walk import Size, names_read
 
@@ -147,10 +148,8 @@ def _sweep(graph: Any) -> None:
             kept.append(node)
             needed.update(names_read(node))
     nodes = [type(node).FromString(node.SerializeToString()) for node in reversed(kept)]
-    stored = [type(each).FromString(each.SerializeToString()) for each in graph.initializer if each.name in needed]
-    dropped = {each.name for each in graph.initializer} - needed
-    asked = [type(each).FromString(each.SerializeToString()) for each in graph.input if each.name not in dropped]
-    del graph.node[:], graph.initializer[:], graph.value_info[:], graph.input[:]
+    del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
-    graph.initializer.extend(stored)
-    graph.input.extend(asked)
+    dropped = drop_unused(graph)
+    for each in [each for each in graph.input if each.name in dropped]:
+        graph.input.remove(each)

@@ -8,12 +8,13 @@ from functools import partial
 from typing import Any
 
 from engine.optimize.lab import amounts
-from engine.optimize.lab.state import Proposal, State, is_tuned, last_tuning, step
+from engine.optimize.lab.state import TUNING, Proposal, State, is_tuned, last_tuning, step
 from engine.optimize.lab.trial import Trial
 from engine.optimize.recipe import Recipe, Step
 from engine.sentence import Sentence, say
 
 EPOCHS = 100
+_BLOCKS = "prune-blocks"
 # A tuning's part of the time, so that a dozen fit.
 _TUNING_SHARE = 0.08
 _NEAR_PROVEN = 0.03
@@ -42,14 +43,14 @@ def shortened(state: State) -> Iterator[Proposal]:
     """Residual blocks removed, as long as it can be proven that quality allows: what is left is tuned, and then made
     narrower."""
     count = state.survey.blocks
-    if not count or not state.survey.training or state.survey.control_flow:
+    if not count or not state.survey.training:
         return
 
     def gone(amount: float) -> int:
         return min(count, max(1, round(amount * count)))
 
     def steps(amount: float) -> tuple[Step, ...]:
-        return (step("prune-blocks", amount=round(gone(amount) / count, 4)), tuning(state))
+        return (step(_BLOCKS, amount=round(gone(amount) / count, 4)), tuning(state))
 
     def why(amount: float) -> Sentence:
         return say("%(gone)s of %(count)s residual blocks left out", gone=str(gone(amount)), count=str(count))
@@ -97,7 +98,7 @@ def twice(state: State) -> Iterator[Proposal]:
 
 
 def tuning(state: State) -> Step:
-    return step("fine-tuning", epochs=EPOCHS, seconds=tuning_seconds(state))
+    return step(TUNING, epochs=EPOCHS, seconds=tuning_seconds(state))
 
 
 def tuning_seconds(state: State) -> int:
@@ -163,13 +164,9 @@ def _ways(state: State) -> Iterator[Way]:
 
 def _head(state: State) -> tuple[Step, ...]:
     """What channels are cut from: the shortest network that is good, else the whole one."""
-    short = [trial for trial in state.kept() if [each.optimizer for each in trial.recipe.steps] == _SHORT]
-    same = [trial for trial in short if trial.recipe.steps[1] == tuning(state) and state.good(trial)]
-    best = max(same, key=lambda trial: trial.recipe.steps[0].options["amount"], default=None)
-    return best.recipe.steps if best is not None else ()
-
-
-_SHORT = ["prune-blocks", "fine-tuning"]
+    good = (trial.recipe.steps for trial in state.kept() if state.good(trial))
+    short = [steps for steps in good if steps[0].optimizer == _BLOCKS and steps[1:] == (tuning(state),)]
+    return max(short, key=lambda steps: float(steps[0].options["amount"]), default=())
 
 
 def _best_cut(state: State) -> Trial | None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
 
 from engine.evaluate.paired import difference_upper
 from engine.optimize.lab.goal import Goal
 from engine.optimize.lab.promise import proven, quality_breach, score
-from engine.optimize.lab.trial import Judgement, Measured, Survey, Trial
+from engine.optimize.lab.trial import Measured, Survey, Trial
 from engine.optimize.recipe import Recipe, Step
 from engine.sentence import Sentence, say
 
+TUNING = "fine-tuning"
 # A trial's least: its variant has to be made, judged and measured.
 _TRIAL_S = 5.0
 
@@ -45,8 +45,10 @@ class State:
     @property
     def provable(self) -> bool:
         """Whether a variant that answers like its parent would be proven: not with few rows."""
-        rows = next((trial.judged.rows for trial in self.trials if _of_accuracy(trial.judged)), 0)
-        return not rows or 100 * difference_upper(0, 0, rows) <= self.goal.max_loss
+        judged = next((trial.judged for trial in self.trials if trial.judged is not None), None)
+        if judged is None or judged.metric != "accuracy":
+            return True
+        return 100 * difference_upper(0, 0, judged.rows) <= self.goal.max_loss
 
     def good(self, trial: Trial) -> bool:
         """Enough to build on: proven, where a proof is possible."""
@@ -73,10 +75,6 @@ class State:
         return best.recipe.steps if best is not None and best.recipe.steps[0].optimizer != "simplify" else ()
 
 
-def _of_accuracy(judged: Judgement | None) -> TypeGuard[Judgement]:
-    return judged is not None and judged.metric == "accuracy"
-
-
 Stage = Callable[[State], Iterator[Proposal]]
 
 
@@ -90,12 +88,9 @@ def step(name: str, **options: object) -> Step:
 
 
 def is_tuned(steps: Sequence[Step]) -> bool:
-    return any(each.optimizer == _TUNING for each in steps)
+    return any(each.optimizer == TUNING for each in steps)
 
 
 def last_tuning(steps: Sequence[Step]) -> int:
     """Its place among steps that hold one."""
-    return max(place for place, each in enumerate(steps) if each.optimizer == _TUNING)
-
-
-_TUNING = "fine-tuning"
+    return max(place for place, each in enumerate(steps) if each.optimizer == TUNING)
